@@ -1,0 +1,301 @@
+//! `batch`: items gathered by number, bytes and age.
+
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::{FusedStream, Stream};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+
+use crate::timer::{after, arm};
+
+/// While a source is always ready, its timer is never asked; look at the clock this often instead.
+const ROWS_PER_CLOCK_READ: usize = 64;
+
+/// When a batch is full, for [`batch`](crate::FlowExt::batch): whichever limit is reached first.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits<W = Unweighed> {
+    rows: NonZeroUsize,
+    bytes: usize,
+    age: Option<Duration>,
+    weigh: W,
+}
+
+impl BatchLimits {
+    /// At most so many items.
+    pub fn rows(rows: NonZeroUsize) -> Self {
+        Self {
+            rows,
+            bytes: usize::MAX,
+            age: None,
+            weigh: Unweighed,
+        }
+    }
+}
+
+impl<W> BatchLimits<W> {
+    /// At most so many bytes, as `weigh` counts them. An item that would go beyond begins the next
+    /// batch; one that is heavier than the limit is a batch of its own.
+    pub fn bytes<T, F>(self, bytes: usize, weigh: F) -> BatchLimits<F>
+    where
+        F: FnMut(&T) -> usize,
+    {
+        BatchLimits {
+            rows: self.rows,
+            bytes,
+            age: self.age,
+            weigh,
+        }
+    }
+
+    /// A batch leaves at the latest this long after its first item came.
+    #[must_use]
+    pub fn age(self, age: Duration) -> Self {
+        Self {
+            age: Some(age),
+            ..self
+        }
+    }
+}
+
+/// What an item weighs against [`BatchLimits::bytes`]: a closure, or nothing.
+pub trait Weigh<T> {
+    /// The weight of one item, in bytes.
+    fn weigh(&mut self, item: &T) -> usize;
+}
+
+/// Items have no weight: no limit in bytes was set.
+#[derive(Clone, Copy, Debug)]
+pub struct Unweighed;
+
+impl<T> Weigh<T> for Unweighed {
+    fn weigh(&mut self, _: &T) -> usize {
+        0
+    }
+}
+
+impl<T, F: FnMut(&T) -> usize> Weigh<T> for F {
+    fn weigh(&mut self, item: &T) -> usize {
+        self(item)
+    }
+}
+
+pin_project! {
+    /// Stream for the [`batch`](crate::FlowExt::batch) method.
+    ///
+    /// - **Ordering**: kept, within and between batches; no batch is empty.
+    /// - **Buffering**: one batch. While the consumer stays away nothing is pulled.
+    /// - **Cancellation**: dropping it loses the batch being gathered; dropping a future that waits
+    ///   for the next batch loses nothing.
+    /// - **End, error**: the rest leaves as the last batch, then the end follows. An error is an
+    ///   item like others, inside its batch.
+    /// - **Time**: age counts from a batch's first item and is looked at when the stream is polled;
+    ///   with an age, it must be polled inside a tokio runtime.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use futures::{StreamExt, stream};
+    /// use tidegate_flow::{BatchLimits, FlowExt, nz};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let lines = stream::iter(["a", "b", "cccc", "dd", "e"]).chain(stream::pending());
+    /// let limits = BatchLimits::rows(nz!(3))
+    ///     .bytes(4, |line: &&str| line.len())
+    ///     .age(Duration::from_millis(100));
+    /// let batches: Vec<_> = lines.batch(limits).take(3).collect().await;
+    /// assert_eq!(batches, [vec!["a", "b"], vec!["cccc"], vec!["dd", "e"]]);
+    /// # }
+    /// ```
+    #[derive(Debug)]
+    #[must_use = "streams do nothing unless polled"]
+    pub struct Batch<S: Stream, W> {
+        #[pin]
+        source: S,
+        #[pin]
+        timer: Option<Sleep>,
+        limits: BatchLimits<W>,
+        items: Vec<S::Item>,
+        bytes: usize,
+        deadline: Option<Instant>,
+        armed: bool,
+        ended: bool,
+    }
+}
+
+impl<S: Stream, W: Weigh<S::Item>> Batch<S, W> {
+    pub(crate) fn new(source: S, limits: BatchLimits<W>) -> Self {
+        Self {
+            source,
+            timer: None,
+            limits,
+            items: Vec::new(),
+            bytes: 0,
+            deadline: None,
+            armed: false,
+            ended: false,
+        }
+    }
+
+    /// Takes the batch; the next one has room for as many, and begins with `first`.
+    fn take(self: Pin<&mut Self>, first: Option<(S::Item, usize)>) -> Vec<S::Item> {
+        let this = self.project();
+        let room = if *this.ended { 0 } else { this.items.len() };
+        let batch = std::mem::replace(this.items, Vec::with_capacity(room));
+        *this.bytes = 0;
+        *this.deadline = None;
+        *this.armed = false;
+        if let Some((item, weight)) = first {
+            this.items.push(item);
+            *this.bytes = weight;
+            *this.deadline = this.limits.age.map(|age| after(Instant::now(), age));
+        }
+        batch
+    }
+}
+
+impl<S: Stream, W: Weigh<S::Item>> Stream for Batch<S, W> {
+    type Item = Vec<S::Item>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Vec<S::Item>>> {
+        loop {
+            let mut this = self.as_mut().project();
+            let rows = this.items.len();
+            if rows >= this.limits.rows.get() || (rows > 0 && *this.bytes >= this.limits.bytes) {
+                return Poll::Ready(Some(self.take(None)));
+            }
+            if *this.ended {
+                return Poll::Ready((rows > 0).then(|| self.take(None)));
+            }
+            match this.source.poll_next(cx) {
+                Poll::Ready(Some(item)) => {
+                    let weight = this.limits.weigh.weigh(&item);
+                    if rows > 0 && weight > this.limits.bytes.saturating_sub(*this.bytes) {
+                        return Poll::Ready(Some(self.take(Some((item, weight)))));
+                    }
+                    this.items.push(item);
+                    *this.bytes += weight;
+                    if rows == 0 {
+                        *this.deadline = this.limits.age.map(|age| after(Instant::now(), age));
+                    } else if rows.is_multiple_of(ROWS_PER_CLOCK_READ)
+                        && this
+                            .deadline
+                            .is_some_and(|deadline| Instant::now() >= deadline)
+                    {
+                        return Poll::Ready(Some(self.take(None)));
+                    }
+                }
+                Poll::Ready(None) => *this.ended = true,
+                Poll::Pending => {
+                    let Some(deadline) = *this.deadline else {
+                        return Poll::Pending;
+                    };
+                    if !std::mem::replace(this.armed, true) {
+                        arm(this.timer.as_mut(), deadline);
+                    }
+                    if let Some(timer) = this.timer.as_pin_mut() {
+                        ready!(timer.poll(cx));
+                    }
+                    return Poll::Ready(Some(self.take(None)));
+                }
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let held = self.items.len();
+        let (lower, upper) = if self.ended {
+            (0, Some(0))
+        } else {
+            self.source.size_hint()
+        };
+        let lower = lower.saturating_add(held).div_ceil(self.limits.rows.get());
+        (lower, upper.and_then(|upper| upper.checked_add(held)))
+    }
+}
+
+impl<S: Stream, W: Weigh<S::Item>> FusedStream for Batch<S, W> {
+    fn is_terminated(&self) -> bool {
+        self.ended && self.items.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt, stream};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{FlowExt, nz};
+
+    proptest! {
+        /// Against a model that cuts a list of weights into batches.
+        #[test]
+        fn cuts_as_the_model_does(
+            weights in prop::collection::vec(0_usize..12, 0..200),
+            rows in 1_usize..10,
+            bytes in 0_usize..30,
+        ) {
+            let limits = BatchLimits::rows(NonZeroUsize::new(rows).unwrap());
+            let limits = limits.bytes(bytes, |weight: &usize| *weight);
+            let batches = stream::iter(weights.clone()).batch(limits).collect::<Vec<_>>();
+            let mut model: Vec<Vec<usize>> = Vec::new();
+            let mut open = false;
+            for weight in weights {
+                match model.last_mut() {
+                    Some(last) if open && last.iter().sum::<usize>() + weight <= bytes => {
+                        last.push(weight);
+                    }
+                    _ => model.push(vec![weight]),
+                }
+                open = model.last().is_some_and(|last| {
+                    last.len() < rows && last.iter().sum::<usize>() < bytes
+                });
+            }
+            prop_assert_eq!(batches.now_or_never(), Some(model));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn age_counts_from_the_first_item() {
+        let start = Instant::now();
+        let gaps = stream::iter([500_u64, 30, 30, 30, 30, 500]).then(|gap| async move {
+            tokio::time::sleep(Duration::from_millis(gap)).await;
+            gap
+        });
+        let limits = BatchLimits::rows(nz!(100)).age(Duration::from_millis(100));
+        let seen: Vec<_> = gaps
+            .batch(limits)
+            .map(|batch| (batch.len(), start.elapsed().as_millis()))
+            .collect()
+            .await;
+        assert_eq!(seen, [(4, 600), (1, 720), (1, 1120)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_always_ready_source_cannot_outrun_the_age() {
+        let slow = stream::repeat(()).map(|()| {
+            tokio::time::advance(Duration::from_millis(1)).now_or_never();
+        });
+        let limits = BatchLimits::rows(nz!(1_000_000)).age(Duration::from_millis(100));
+        let batch = Box::pin(slow.batch(limits)).next().await.unwrap();
+        assert!(
+            batch.len() <= 100 + ROWS_PER_CLOCK_READ + 1,
+            "{} rows",
+            batch.len()
+        );
+    }
+
+    #[test]
+    fn no_age_needs_no_runtime() {
+        let batches = stream::iter(0..5)
+            .batch(BatchLimits::rows(nz!(2)))
+            .collect::<Vec<_>>();
+        assert_eq!(
+            batches.now_or_never(),
+            Some(vec![vec![0, 1], vec![2, 3], vec![4]])
+        );
+    }
+}

@@ -1,0 +1,596 @@
+//! `FairMerge`: many keyed sources into one stream, each getting its turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_core::{FusedStream, Stream};
+use slab::Slab;
+
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, lock, park, wake};
+
+/// Many sources as one stream, with keys; sources come and go while it runs.
+///
+/// Sources that have something take turns, one item each, so `k` sources that are always ready get
+/// `1/k` each. A source is polled only after it woke, so an item costs the same with ten idle
+/// sources as with ten thousand.
+///
+/// - **Ordering**: kept within a source; between sources, by turns.
+/// - **Buffering**: none; a source is polled only for an item that leaves at once.
+/// - **Cancellation**: dropping it loses nothing of what its sources still hold.
+/// - **End, error**: the end of a source is told as [`Merged::Ended`] and the source is dropped;
+///   an error is an item like others, with its key. The merge ends when no source is left and no
+///   [`handle`](FairMerge::handle) is alive to add one; a source inserted later starts it again.
+///
+/// ```
+/// use futures::{StreamExt, stream};
+/// use tidegate_flow::{FairMerge, Merged};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mut merge = FairMerge::new();
+/// merge.insert("app", stream::iter(vec![1, 2, 3]));
+/// merge.insert("web", stream::iter(vec![10]));
+/// let all: Vec<_> = merge.collect().await;
+/// assert_eq!(
+///     all,
+///     [
+///         Merged::Item("app", 1),
+///         Merged::Item("web", 10),
+///         Merged::Item("app", 2),
+///         Merged::Ended("web"),
+///         Merged::Item("app", 3),
+///         Merged::Ended("app"),
+///     ]
+/// );
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
+pub struct FairMerge<K, S> {
+    inputs: Slab<Input<K, S>>,
+    keys: HashMap<K, usize>,
+    // Inputs that may have something, each at most once; here or in `woken`, never in both.
+    ready: VecDeque<Arc<Turn>>,
+    woken: Arc<Woken>,
+    requests: Arc<Requests<K, S>>,
+}
+
+/// What a [`FairMerge`] yields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged<K, T> {
+    /// An item of the source with this key.
+    Item(K, T),
+    /// The source with this key has ended, and its key is free again.
+    Ended(K),
+}
+
+#[derive(Debug)]
+struct Input<K, S> {
+    key: K,
+    // Each source has a place of its own, so that it never moves once polled.
+    source: Pin<Box<S>>,
+    turn: Arc<Turn>,
+    waker: Waker,
+}
+
+impl<K, S> Default for FairMerge<K, S> {
+    fn default() -> Self {
+        Self {
+            inputs: Slab::new(),
+            keys: HashMap::new(),
+            ready: VecDeque::new(),
+            woken: Arc::new(Woken::default()),
+            requests: Arc::new(Requests::default()),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash, S: Stream> FairMerge<K, S> {
+    /// A merge of nothing, yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a source; it gets the next turn after those that are waiting for theirs. A source that
+    /// already has this key is replaced and given back.
+    pub fn insert(&mut self, key: K, source: S) -> Option<Pin<Box<S>>> {
+        let replaced = self.remove(&key);
+        let entry = self.inputs.vacant_entry();
+        let index = entry.key();
+        let turn = Arc::new(Turn {
+            index,
+            queued: AtomicBool::new(true),
+            woken: Arc::downgrade(&self.woken),
+        });
+        let waker = Waker::from(Arc::clone(&turn));
+        self.ready.push_back(Arc::clone(&turn));
+        entry.insert(Input {
+            key: key.clone(),
+            source: Box::pin(source),
+            turn,
+            waker,
+        });
+        self.keys.insert(key, index);
+        // A task that waits for the merge must hear of it; a poll will find the source ready.
+        wake(lock(&self.woken.state).parent.take());
+        replaced
+    }
+
+    /// Takes a source out, with all that it still has to give.
+    pub fn remove(&mut self, key: &K) -> Option<Pin<Box<S>>> {
+        let index = self.keys.remove(key)?;
+        Some(self.inputs.remove(index).source)
+    }
+
+    /// Whether there is a source with this key.
+    pub fn contains(&self, key: &K) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// How many sources there are, idle ones too.
+    pub fn len(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Whether there is no source.
+    pub fn is_empty(&self) -> bool {
+        self.inputs.is_empty()
+    }
+
+    /// Adds and removes sources from elsewhere while the merge runs; alive, it keeps the merge from
+    /// ending when the last source has.
+    pub fn handle(&self) -> MergeHandle<K, S> {
+        MergeHandle::new(Arc::clone(&self.requests), Arc::clone(&self.woken))
+    }
+
+    /// Does what the handles asked for, and says whether they may ask for more.
+    fn serve(&mut self) -> bool {
+        // Read before the requests: without handles, those are the last ones.
+        let open = self.requests.handles.load(Ordering::Acquire) > 0;
+        if self.requests.waiting.swap(false, Ordering::Acquire) {
+            let queue = std::mem::take(&mut *lock(&self.requests.queue));
+            for request in queue {
+                match request {
+                    Request::Insert(key, source) => drop(self.insert(key, source)),
+                    Request::Remove(key) => drop(self.remove(&key)),
+                }
+            }
+        }
+        open
+    }
+
+    /// Lets one input have its turn. `None`: it has nothing now, or is gone.
+    fn take_turn(&mut self, turn: &Arc<Turn>) -> Option<Merged<K, S::Item>> {
+        // From here on a wake-up queues the input anew, also one that comes while it is polled.
+        turn.queued.swap(false, Ordering::AcqRel);
+        let input = self.inputs.get_mut(turn.index)?;
+        if !Arc::ptr_eq(&input.turn, turn) {
+            return None; // the place has another owner by now
+        }
+        match input
+            .source
+            .as_mut()
+            .poll_next(&mut Context::from_waker(&input.waker))
+        {
+            Poll::Pending => None,
+            Poll::Ready(Some(item)) => {
+                if !turn.queued.swap(true, Ordering::AcqRel) {
+                    self.ready.push_back(Arc::clone(turn));
+                }
+                Some(Merged::Item(input.key.clone(), item))
+            }
+            Poll::Ready(None) => {
+                let Input { key, .. } = self.inputs.remove(turn.index);
+                self.keys.remove(&key);
+                Some(Merged::Ended(key))
+            }
+        }
+    }
+}
+
+// The sources are boxed; nothing is pinned in place.
+impl<K, S> Unpin for FairMerge<K, S> {}
+
+impl<K: Clone + Eq + Hash, S: Stream> Stream for FairMerge<K, S> {
+    type Item = Merged<K, S::Item>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let open = this.serve();
+        this.woken.drain_into(&mut this.ready);
+        // Each input is asked once at the most: one that keeps waking itself (its task's budget is
+        // spent, say) must let this task yield.
+        for _ in 0..this.ready.len() {
+            let Some(turn) = this.ready.pop_front() else {
+                break;
+            };
+            if let Some(merged) = this.take_turn(&turn) {
+                return Poll::Ready(Some(merged));
+            }
+        }
+        if this.inputs.is_empty() && !open {
+            return Poll::Ready(None);
+        }
+        this.woken.wait(cx);
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        if self.requests.may_change() {
+            return (0, None);
+        }
+        let mut lower = self.inputs.len(); // each has its `Ended` to come
+        let mut upper = Some(lower);
+        for (_, input) in &self.inputs {
+            let (at_least, at_most) = input.source.size_hint();
+            lower = lower.saturating_add(at_least);
+            upper = upper
+                .zip(at_most)
+                .and_then(|(sum, most)| sum.checked_add(most));
+        }
+        (lower, upper)
+    }
+}
+
+impl<K: Clone + Eq + Hash, S: Stream> FusedStream for FairMerge<K, S> {
+    fn is_terminated(&self) -> bool {
+        self.inputs.is_empty() && !self.requests.may_change()
+    }
+}
+
+/// Adds and removes sources of a [`FairMerge`] from any task or thread, while it runs.
+#[derive(Debug)]
+pub struct MergeHandle<K, S> {
+    requests: Arc<Requests<K, S>>,
+    woken: Arc<Woken>,
+}
+
+impl<K, S> MergeHandle<K, S> {
+    fn new(requests: Arc<Requests<K, S>>, woken: Arc<Woken>) -> Self {
+        requests.handles.fetch_add(1, Ordering::Relaxed);
+        Self { requests, woken }
+    }
+
+    /// As [`FairMerge::insert`], when the merge is next polled; a replaced source is dropped.
+    pub fn insert(&self, key: K, source: S) {
+        self.request(Request::Insert(key, source));
+    }
+
+    /// As [`FairMerge::remove`], when the merge is next polled; the source is dropped.
+    pub fn remove(&self, key: K) {
+        self.request(Request::Remove(key));
+    }
+
+    fn request(&self, request: Request<K, S>) {
+        lock(&self.requests.queue).push(request);
+        self.requests.waiting.store(true, Ordering::Release);
+        self.woken.poke();
+    }
+}
+
+impl<K, S> Clone for MergeHandle<K, S> {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.requests), Arc::clone(&self.woken))
+    }
+}
+
+impl<K, S> Drop for MergeHandle<K, S> {
+    fn drop(&mut self) {
+        if self.requests.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.woken.poke();
+        }
+    }
+}
+
+/// What handles ask for, until the merge's next poll.
+#[derive(Debug)]
+struct Requests<K, S> {
+    handles: AtomicUsize,
+    waiting: AtomicBool,
+    queue: Mutex<Vec<Request<K, S>>>,
+}
+
+#[derive(Debug)]
+enum Request<K, S> {
+    Insert(K, S),
+    Remove(K),
+}
+
+impl<K, S> Requests<K, S> {
+    fn may_change(&self) -> bool {
+        self.handles.load(Ordering::Acquire) > 0 || self.waiting.load(Ordering::Acquire)
+    }
+}
+
+impl<K, S> Default for Requests<K, S> {
+    fn default() -> Self {
+        Self {
+            handles: AtomicUsize::new(0),
+            waiting: AtomicBool::new(false),
+            queue: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+/// An input's place in line, and its waker.
+#[derive(Debug)]
+struct Turn {
+    index: usize,
+    queued: AtomicBool,
+    // Weak: what wakes after the merge is gone must not keep both alive in a cycle.
+    woken: Weak<Woken>,
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel)
+            && let Some(woken) = self.woken.upgrade()
+        {
+            woken.push(self);
+        }
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        Arc::clone(self).wake();
+    }
+}
+
+/// The inputs that woke since the last poll, and the task to wake for them.
+#[derive(Debug, Default)]
+struct Woken {
+    any: AtomicBool,
+    state: Mutex<WokenState>,
+}
+
+#[derive(Debug, Default)]
+struct WokenState {
+    turns: Vec<Arc<Turn>>,
+    parent: Option<Waker>,
+    // A request came, or the last handle went, since the last poll.
+    poked: bool,
+}
+
+impl Woken {
+    fn push(&self, turn: Arc<Turn>) {
+        let mut state = lock(&self.state);
+        state.turns.push(turn);
+        self.any.store(true, Ordering::Release);
+        let parent = state.parent.take();
+        drop(state);
+        wake(parent);
+    }
+
+    fn poke(&self) {
+        let mut state = lock(&self.state);
+        state.poked = true;
+        let parent = state.parent.take();
+        drop(state);
+        wake(parent);
+    }
+
+    fn drain_into(&self, ready: &mut VecDeque<Arc<Turn>>) {
+        if self.any.load(Ordering::Acquire) {
+            let mut state = lock(&self.state);
+            self.any.store(false, Ordering::Relaxed);
+            ready.extend(state.turns.drain(..));
+        }
+    }
+
+    /// Leaves the task's waker; what came since the last look wakes it at once.
+    fn wait(&self, cx: &Context<'_>) {
+        let mut state = lock(&self.state);
+        if state.turns.is_empty() && !std::mem::take(&mut state.poked) {
+            park(state, |state| &mut state.parent, cx);
+        } else {
+            drop(state);
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+#[cfg(all(test, not(flow_loom)))]
+mod tests {
+    use std::collections::HashMap;
+
+    use futures::{FutureExt, StreamExt, stream};
+    use proptest::prelude::*;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+
+    use super::*;
+
+    #[test]
+    fn always_ready_inputs_get_equal_shares() {
+        let mut merge = FairMerge::new();
+        for key in 0..7 {
+            merge.insert(key, stream::repeat(key));
+        }
+        let mut shares = HashMap::new();
+        for _ in 0..7_000 {
+            if let Some(Some(Merged::Item(key, _))) = merge.next().now_or_never() {
+                *shares.entry(key).or_insert(0_u32) += 1;
+            }
+        }
+        assert!((0..7).all(|key| shares[&key] == 1_000), "{shares:?}");
+    }
+
+    #[test]
+    fn a_key_is_replaced_removed_and_used_again() {
+        let mut merge = FairMerge::new();
+        assert!(merge.insert("a", stream::repeat(1).take(2)).is_none());
+        assert_eq!(
+            merge.next().now_or_never(),
+            Some(Some(Merged::Item("a", 1)))
+        );
+        let old = merge.insert("a", stream::repeat(2).take(1)).unwrap();
+        assert_eq!(old.collect::<Vec<_>>().now_or_never(), Some(vec![1]));
+        assert!(merge.remove(&"b").is_none());
+        assert_eq!((merge.len(), merge.contains(&"a")), (1, true));
+        assert!(merge.remove(&"a").is_some());
+        assert_eq!(merge.next().now_or_never(), Some(None));
+        merge.insert("a", stream::repeat(3).take(1));
+        let rest = merge.collect::<Vec<_>>().now_or_never();
+        assert_eq!(rest, Some(vec![Merged::Item("a", 3), Merged::Ended("a")]));
+    }
+
+    #[tokio::test]
+    async fn a_handle_keeps_it_open_and_adds_from_elsewhere() {
+        let merge = FairMerge::new();
+        let handle = merge.handle();
+        let collecting = tokio::spawn(merge.collect::<Vec<_>>());
+        tokio::task::yield_now().await;
+        assert!(!collecting.is_finished());
+        handle.insert(1, stream::iter([5]).boxed());
+        handle.insert(2, stream::pending().boxed());
+        tokio::task::yield_now().await;
+        handle.remove(2);
+        drop(handle);
+        assert_eq!(
+            collecting.await.unwrap(),
+            [Merged::Item(1, 5), Merged::Ended(1)]
+        );
+    }
+
+    #[test]
+    fn a_wake_after_the_end_is_harmless() {
+        let mut wakers = Vec::new();
+        let mut merge = FairMerge::new();
+        let source = stream::poll_fn(|cx| {
+            wakers.push(cx.waker().clone());
+            Poll::<Option<()>>::Pending
+        });
+        merge.insert((), source);
+        assert!(merge.next().now_or_never().is_none());
+        drop(merge);
+        let turn = wakers.pop().unwrap();
+        turn.wake_by_ref();
+        turn.wake();
+    }
+
+    proptest! {
+        /// Sends, closes, inserts, removes and reads at random: per key nothing is lost, repeated
+        /// or reordered, and every end is told once.
+        #[test]
+        fn agrees_with_queues(steps in prop::collection::vec((0_usize..6, 0_u8..10), 0..300)) {
+            let mut merge = FairMerge::new();
+            let mut senders: HashMap<usize, tokio::sync::mpsc::UnboundedSender<u32>> = HashMap::new();
+            let mut owed: HashMap<usize, VecDeque<Option<u32>>> = HashMap::new();
+            for (counter, (key, action)) in steps.into_iter().enumerate() {
+                match action {
+                    0 => {
+                        let (sender, source) = tokio::sync::mpsc::unbounded_channel();
+                        merge.insert(key, UnboundedReceiverStream::new(source));
+                        senders.insert(key, sender);
+                        owed.insert(key, VecDeque::new());
+                    }
+                    1 => {
+                        if senders.remove(&key).is_some() {
+                            owed.get_mut(&key).unwrap().push_back(None);
+                        }
+                    }
+                    2 => {
+                        merge.remove(&key);
+                        senders.remove(&key);
+                        owed.remove(&key);
+                    }
+                    3..=6 => {
+                        if let Some(sender) = senders.get(&key) {
+                            sender.send(counter as u32).unwrap();
+                            owed.get_mut(&key).unwrap().push_back(Some(counter as u32));
+                        }
+                    }
+                    _ => {
+                        let expected = owed.values().any(|queue| !queue.is_empty());
+                        match merge.next().now_or_never() {
+                            Some(Some(Merged::Item(key, item))) => {
+                                prop_assert_eq!(owed.get_mut(&key).unwrap().pop_front(), Some(Some(item)));
+                            }
+                            Some(Some(Merged::Ended(key))) => {
+                                prop_assert_eq!(owed.remove(&key), Some(VecDeque::from([None])));
+                            }
+                            Some(None) => prop_assert!(merge.is_empty() && owed.is_empty()),
+                            None => prop_assert!(!expected && !merge.is_empty()),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, flow_loom))]
+mod loom_tests {
+    use loom::future::block_on;
+    use loom::thread;
+
+    use super::*;
+    use crate::queue::{Capacity, Queue};
+
+    struct Pops(Arc<Queue<u32>>);
+
+    impl Stream for Pops {
+        type Item = u32;
+
+        fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<u32>> {
+            self.0.poll_pop(cx)
+        }
+    }
+
+    async fn next(merge: &mut FairMerge<u32, Pops>) -> Option<Merged<u32, u32>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *merge).poll_next(cx)).await
+    }
+
+    /// A wake-up from another thread, before, during or after a poll, is never lost.
+    #[test]
+    fn loom_merge_loses_no_wake_up() {
+        loom::model(|| {
+            let queues: Vec<_> = (0..2)
+                .map(|_| Arc::new(Queue::new(Capacity::fixed(crate::nz!(4)))))
+                .collect();
+            let mut merge = FairMerge::new();
+            for (key, queue) in (0..).zip(&queues) {
+                merge.insert(key, Pops(Arc::clone(queue)));
+            }
+            let producer = thread::spawn(move || {
+                for (item, queue) in (10..).zip(queues) {
+                    assert!(queue.try_push(item).is_ok());
+                }
+            });
+            let mut seen = Vec::new();
+            block_on(async {
+                while seen.len() < 2 {
+                    if let Some(Merged::Item(key, item)) = next(&mut merge).await {
+                        seen.push((key, item));
+                    }
+                }
+            });
+            seen.sort_unstable();
+            assert_eq!(seen, [(0, 10), (1, 11)]);
+            producer.join().unwrap();
+        });
+    }
+
+    /// A source added by a handle that is dropped at once still runs before the end.
+    #[test]
+    fn loom_merge_serves_the_last_request() {
+        loom::model(|| {
+            let mut merge = FairMerge::new();
+            let handle = merge.handle();
+            let adding = thread::spawn(move || {
+                let queue = Arc::new(Queue::new(Capacity::fixed(crate::nz!(1))));
+                assert!(queue.try_push(7).is_ok());
+                queue.end();
+                handle.insert(1, Pops(queue));
+            });
+            block_on(async {
+                assert_eq!(next(&mut merge).await, Some(Merged::Item(1, 7)));
+                assert_eq!(next(&mut merge).await, Some(Merged::Ended(1)));
+                assert_eq!(next(&mut merge).await, None);
+            });
+            adding.join().unwrap();
+        });
+    }
+}

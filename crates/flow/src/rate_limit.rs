@@ -1,0 +1,314 @@
+//! `rate_limit`: a lossless token bucket.
+
+use std::num::NonZeroU64;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::{FusedStream, Stream};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+
+use crate::timer::{after, arm};
+
+/// How late a timer may fire and still have the lost time made up for.
+const TIMER_SLACK: Duration = Duration::from_millis(10);
+
+/// So many units (items, bytes, whatever the cost counts) in so much time.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate_flow::{Rate, nz};
+///
+/// assert_eq!(Rate::per_second(nz!(3_000)), Rate::new(nz!(180_000), Duration::from_secs(60)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    seconds_each: f64,
+}
+
+impl Rate {
+    /// `units` in every `time`. A zero `time` is no limit at all.
+    pub fn new(units: NonZeroU64, time: Duration) -> Self {
+        Self {
+            seconds_each: time.as_secs_f64() / units.get() as f64,
+        }
+    }
+
+    /// `units` a second.
+    pub fn per_second(units: NonZeroU64) -> Self {
+        Self::new(units, Duration::from_secs(1))
+    }
+}
+
+pin_project! {
+    /// Stream for the [`rate_limit`](crate::FlowExt::rate_limit) and
+    /// [`rate_limit_by`](crate::FlowExt::rate_limit_by) methods.
+    ///
+    /// A token bucket (RFC 2697 without colours): it holds at most `burst` units, starts full and
+    /// fills at the rate. An item passes when the bucket holds its cost, and takes it. Nothing is
+    /// dropped: what is too early waits, and the source with it. An item dearer than the burst
+    /// waits until its whole cost has come in, so it passes late but passes.
+    ///
+    /// - **Ordering**: kept.
+    /// - **Buffering**: one item, the one that waits (its cost is known only once it is here).
+    /// - **Cancellation**: dropping it loses at most the item that waits.
+    /// - **End, error**: the end passes at once; an error is an item like others, with its cost.
+    /// - **Time**: tokio's timer has a grain of 1 ms: above 1,000 items a second they leave in
+    ///   clumps of a millisecond's worth, and what a late timer (up to 10 ms) cost is made up for,
+    ///   so that the rate holds to 1 % over any 10 s once the burst is spent.
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use tidegate_flow::{FlowExt, Rate, nz};
+    /// use tokio::time::Instant;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let start = Instant::now();
+    /// let lines = stream::iter(["0123456789"; 31]);
+    /// let sent = lines.rate_limit_by(Rate::per_second(nz!(100)), nz!(10), |line| line.len() as u64);
+    /// assert_eq!(sent.count().await, 31); // 10 bytes of burst, then 300 bytes at 100 B/s
+    /// assert_eq!(start.elapsed().as_secs(), 3);
+    /// # }
+    /// ```
+    #[derive(Debug)]
+    #[must_use = "streams do nothing unless polled"]
+    pub struct RateLimit<S: Stream, F> {
+        #[pin]
+        source: S,
+        #[pin]
+        timer: Option<Sleep>,
+        cost: F,
+        bucket: Bucket,
+        held: Option<S::Item>,
+        ended: bool,
+    }
+}
+
+impl<S: Stream, F: FnMut(&S::Item) -> u64> RateLimit<S, F> {
+    pub(crate) fn new(source: S, rate: Rate, burst: NonZeroU64, cost: F) -> Self {
+        let bucket = Bucket::new(rate, burst);
+        Self {
+            source,
+            timer: None,
+            cost,
+            bucket,
+            held: None,
+            ended: false,
+        }
+    }
+}
+
+impl<S: Stream, F: FnMut(&S::Item) -> u64> Stream for RateLimit<S, F> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let mut this = self.project();
+        if *this.ended {
+            return Poll::Ready(None);
+        }
+        if this.held.is_none() {
+            let Some(item) = ready!(this.source.poll_next(cx)) else {
+                *this.ended = true;
+                return Poll::Ready(None);
+            };
+            let cost = (this.cost)(&item);
+            let Some(due) = this.bucket.pay(cost, Instant::now()) else {
+                return Poll::Ready(Some(item));
+            };
+            *this.held = Some(item);
+            arm(this.timer.as_mut(), due);
+        }
+        if let Some(timer) = this.timer.as_pin_mut() {
+            ready!(timer.poll(cx));
+        }
+        this.bucket.settle(Instant::now());
+        Poll::Ready(this.held.take())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        if self.ended {
+            return (0, Some(0));
+        }
+        let held = usize::from(self.held.is_some());
+        let (lower, upper) = self.source.size_hint();
+        (
+            lower.saturating_add(held),
+            upper.and_then(|upper| upper.checked_add(held)),
+        )
+    }
+}
+
+impl<S: Stream, F: FnMut(&S::Item) -> u64> FusedStream for RateLimit<S, F> {
+    fn is_terminated(&self) -> bool {
+        self.ended
+    }
+}
+
+/// The token bucket, told the time.
+#[derive(Clone, Debug)]
+struct Bucket {
+    seconds_each: f64,
+    burst: f64,
+    tokens: f64,
+    /// When `tokens` was right; in the future while an item waits for what it has paid ahead.
+    as_of: Option<Instant>,
+}
+
+impl Bucket {
+    fn new(rate: Rate, burst: NonZeroU64) -> Self {
+        let burst = burst.get() as f64;
+        Self {
+            seconds_each: rate.seconds_each,
+            burst,
+            tokens: burst,
+            as_of: None,
+        }
+    }
+
+    /// Takes the cost, now (`None`) or with what comes in until the instant that is returned; then
+    /// [`settle`](Self::settle) must be called at or after that instant, before the next payment.
+    fn pay(&mut self, cost: u64, now: Instant) -> Option<Instant> {
+        if self.seconds_each == 0.0 {
+            return None;
+        }
+        let gained = self.gained(now);
+        // What a late timer was credited beyond the burst stays; time alone fills to the burst.
+        self.tokens = self.tokens.max((self.tokens + gained).min(self.burst));
+        let missing = cost as f64 - self.tokens;
+        if missing <= 0.0 {
+            self.tokens = -missing;
+            self.as_of = Some(now);
+            return None;
+        }
+        let wait = Duration::try_from_secs_f64(missing * self.seconds_each);
+        let due = after(now, wait.unwrap_or(Duration::MAX));
+        self.tokens = 0.0;
+        self.as_of = Some(due);
+        Some(due)
+    }
+
+    /// Credits the time since the payment was due: in full where the timer was a little late, up
+    /// to the burst where the consumer was away.
+    fn settle(&mut self, now: Instant) {
+        let slack = TIMER_SLACK.as_secs_f64() / self.seconds_each;
+        self.tokens = self.gained(now).min(slack.max(self.burst));
+        self.as_of = Some(now);
+    }
+
+    fn gained(&self, now: Instant) -> f64 {
+        let elapsed = self
+            .as_of
+            .map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
+        elapsed.as_secs_f64() / self.seconds_each
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt, stream};
+    use proptest::prelude::*;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{FlowExt, nz};
+
+    /// Items let through in each of `seconds` seconds, with a timer that has tokio's real grain.
+    async fn passed(rate: u64, burst: u64, seconds: usize) -> Vec<u64> {
+        let rate = Rate::per_second(NonZeroU64::new(rate).unwrap());
+        let limited = stream::repeat(()).rate_limit(rate, NonZeroU64::new(burst).unwrap());
+        let start = Instant::now();
+        let mut counts = vec![0; seconds];
+        futures::pin_mut!(limited);
+        while limited.next().await.is_some() {
+            let second = start.elapsed().as_secs() as usize;
+            let Some(count) = counts.get_mut(second) else {
+                break;
+            };
+            *count += 1;
+        }
+        counts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_holds_to_one_percent_over_any_ten_seconds() {
+        for (rate, burst) in [(7, 1), (100, 5), (999, 1), (12_345, 1), (250_000, 1_000)] {
+            let counts = passed(rate, burst, 31).await;
+            for window in counts[1..].windows(10) {
+                let sum: u64 = window.iter().sum();
+                let error = (sum as f64 / (10 * rate) as f64 - 1.0).abs();
+                assert!(
+                    error <= 0.01 || sum.abs_diff(10 * rate) <= 1,
+                    "{rate}: {sum} in 10 s"
+                );
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dear_item_waits_for_its_whole_cost() {
+        let start = Instant::now();
+        let limited = stream::iter([1_000_u64, 1]);
+        let limited = limited.rate_limit_by(Rate::per_second(nz!(100)), nz!(10), |cost| *cost);
+        let times: Vec<_> = limited.map(|_| start.elapsed().as_millis()).collect().await;
+        assert_eq!(times, [9_900, 9_910]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absent_consumer_is_owed_the_burst_and_no_more() {
+        let rate = Rate::per_second(nz!(1_000));
+        let mut limited = Box::pin(stream::repeat(()).rate_limit(rate, nz!(20)));
+        assert!(limited.by_ref().take(20).count().now_or_never().is_some());
+        assert!(limited.next().now_or_never().is_none()); // one item waits
+        advance(Duration::from_secs(60)).await;
+        let burst = std::iter::from_fn(|| limited.next().now_or_never()).count();
+        assert_eq!(burst, 21);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn costs_of_nothing_and_of_everything_do_no_harm() {
+        let free = stream::repeat(()).take(1000);
+        let free = free.rate_limit_by(Rate::per_second(nz!(1)), nz!(1), |()| 0);
+        assert_eq!(
+            free.collect::<Vec<_>>().now_or_never().map(|all| all.len()),
+            Some(1000)
+        );
+        let unlimited = stream::repeat(()).take(1000);
+        let unlimited = unlimited.rate_limit(Rate::new(nz!(1), Duration::ZERO), nz!(1));
+        assert_eq!(unlimited.count().now_or_never(), Some(1000));
+        let dear =
+            stream::repeat(()).rate_limit_by(Rate::per_second(nz!(1)), nz!(1), |()| u64::MAX);
+        assert!(Box::pin(dear).next().now_or_never().is_none());
+    }
+
+    proptest! {
+        /// No window of any length lets more through than the bucket and the time allow.
+        #[test]
+        fn never_more_than_burst_and_rate(
+            burst in 1_u64..50,
+            polls in prop::collection::vec((1_u64..20, 0_u64..300), 1..200),
+        ) {
+            let mut bucket = Bucket::new(Rate::per_second(nz!(100)), NonZeroU64::new(burst).unwrap());
+            let start = Instant::now();
+            let mut now = start;
+            let mut passed: Vec<(f64, u64)> = Vec::new();
+            for (cost, gap_ms) in polls {
+                now += Duration::from_millis(gap_ms);
+                if let Some(due) = bucket.pay(cost, now) {
+                    now = due;
+                    bucket.settle(now);
+                }
+                passed.push(((now - start).as_secs_f64(), cost));
+            }
+            for (from, &(begin, _)) in passed.iter().enumerate() {
+                let mut sum = 0;
+                for &(time, cost) in &passed[from..] {
+                    sum += cost;
+                    let dearest = burst.max(cost).max(passed[from].1) as f64;
+                    prop_assert!(sum as f64 <= dearest + (time - begin) * 100.0 + 1e-3);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! `Replay`: a broadcast that remembers its last items.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_core::{FusedStream, Stream};
+use slab::Slab;
+
+use crate::sync::{Mutex, lock, park};
+
+/// A broadcast: a ring of the last `n` items, numbered from 0 (or a number of your choice) up.
+///
+/// Publishing never waits: the newest item takes the place of the oldest. Subscribers read the ring
+/// at their own speed, from now on or from after an id; one that is overtaken is told how many it
+/// missed and goes on with the oldest item there is. Clones publish to the same ring; when the last
+/// one is dropped, subscribers get what is left and the end.
+///
+/// - **Ordering**: every subscriber sees ids grow, by one unless it is told otherwise.
+/// - **Buffering**: `n` items, whatever the number of subscribers.
+/// - **Cancellation**: dropping a future that waits for the next item loses nothing; a
+///   [`Subscription`] that is dropped is forgotten.
+/// - **End, error**: see above; there are no errors but [`Lagged`], after which the stream goes on.
+///
+/// ```
+/// use futures::StreamExt;
+/// use tidegate_flow::{Lagged, Replay, nz};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tidegate_flow::UnknownId> {
+/// let news = Replay::new(nz!(3));
+/// let slow = news.subscribe();
+/// for item in ["a", "b", "c", "d"] {
+///     news.publish(item);
+/// }
+/// let back_again = news.subscribe_after(2)?; // has seen ids up to 2
+/// drop(news);
+/// let expected = [Err(Lagged { missed: 1 }), Ok((1, "b")), Ok((2, "c")), Ok((3, "d"))];
+/// assert_eq!(slow.collect::<Vec<_>>().await, expected);
+/// assert_eq!(back_again.collect::<Vec<_>>().await, [Ok((3, "d"))]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Replay<T> {
+    ring: Arc<Mutex<Ring<T>>>,
+}
+
+#[derive(Debug)]
+struct Ring<T> {
+    items: VecDeque<T>,
+    capacity: usize,
+    next_id: u64,
+    publishers: usize,
+    // The wakers of subscribers that have read all there is, and a list to wake them from without
+    // holding the lock, kept for its room.
+    waiting: Slab<Option<Waker>>,
+    asleep: Vec<usize>,
+}
+
+impl<T> Replay<T> {
+    /// A ring of `capacity` items, whose first id is 0.
+    pub fn new(capacity: NonZeroUsize) -> Self {
+        Self::starting_at(0, capacity)
+    }
+
+    /// A ring whose first id is `first_id`: for ids that go on after a restart.
+    pub fn starting_at(first_id: u64, capacity: NonZeroUsize) -> Self {
+        let ring = Ring {
+            items: VecDeque::new(),
+            capacity: capacity.get(),
+            next_id: first_id,
+            publishers: 1,
+            waiting: Slab::new(),
+            asleep: Vec::new(),
+        };
+        Self {
+            ring: Arc::new(Mutex::new(ring)),
+        }
+    }
+
+    /// Adds an item and returns its id; never waits.
+    pub fn publish(&self, item: T) -> u64 {
+        let mut ring = lock(&self.ring);
+        let full = ring.items.len() >= ring.capacity;
+        let oldest = if full { ring.items.pop_front() } else { None };
+        ring.items.push_back(item);
+        let id = ring.next_id;
+        ring.next_id += 1;
+        let wakers = ring.take_wakers();
+        drop(ring);
+        wakers.into_iter().for_each(Waker::wake);
+        drop(oldest);
+        id
+    }
+
+    /// What is published from now on.
+    pub fn subscribe(&self) -> Subscription<T> {
+        let mut ring = lock(&self.ring);
+        let next = ring.next_id;
+        self.subscription(&mut ring, next)
+    }
+
+    /// What was published after the item with id `seen`, then what comes. Where the ring no longer
+    /// holds all of that, the subscription begins with [`Lagged`].
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownId`] where no item has that id yet: it is from another ring, perhaps from before a
+    /// restart. Subscribing from the oldest item or from now on is the caller's choice.
+    pub fn subscribe_after(&self, seen: u64) -> Result<Subscription<T>, UnknownId> {
+        let mut ring = lock(&self.ring);
+        match seen.checked_add(1) {
+            Some(next) if next <= ring.next_id => Ok(self.subscription(&mut ring, next)),
+            _ => Err(UnknownId {
+                id: seen,
+                next_id: ring.next_id,
+            }),
+        }
+    }
+
+    /// All that the ring holds, then what comes.
+    pub fn subscribe_from_oldest(&self) -> Subscription<T> {
+        let mut ring = lock(&self.ring);
+        let oldest = ring.oldest_id();
+        self.subscription(&mut ring, oldest)
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscribers(&self) -> usize {
+        lock(&self.ring).waiting.len()
+    }
+
+    /// The id that the next item will get.
+    pub fn next_id(&self) -> u64 {
+        lock(&self.ring).next_id
+    }
+
+    fn subscription(&self, ring: &mut Ring<T>, next_id: u64) -> Subscription<T> {
+        let place = ring.waiting.insert(None);
+        Subscription {
+            ring: Arc::clone(&self.ring),
+            place,
+            next_id,
+            ended: false,
+        }
+    }
+}
+
+impl<T> Ring<T> {
+    fn oldest_id(&self) -> u64 {
+        self.next_id - self.items.len() as u64
+    }
+
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        let Self {
+            waiting, asleep, ..
+        } = self;
+        asleep
+            .drain(..)
+            .filter_map(|place| waiting[place].take())
+            .collect()
+    }
+}
+
+impl<T> Clone for Replay<T> {
+    fn clone(&self) -> Self {
+        lock(&self.ring).publishers += 1;
+        Self {
+            ring: Arc::clone(&self.ring),
+        }
+    }
+}
+
+impl<T> Drop for Replay<T> {
+    fn drop(&mut self) {
+        let mut ring = lock(&self.ring);
+        ring.publishers -= 1;
+        let wakers = if ring.publishers == 0 {
+            ring.take_wakers()
+        } else {
+            Vec::new()
+        };
+        drop(ring);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A reader of a [`Replay`]: the stream of ids and items, with gaps told as [`Lagged`].
+#[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
+pub struct Subscription<T> {
+    ring: Arc<Mutex<Ring<T>>>,
+    place: usize,
+    next_id: u64,
+    ended: bool,
+}
+
+impl<T> Subscription<T> {
+    /// How many items are published and not yet read here, those that were overtaken too.
+    pub fn behind(&self) -> u64 {
+        lock(&self.ring).next_id - self.next_id
+    }
+}
+
+// Nothing in it is pinned.
+impl<T> Unpin for Subscription<T> {}
+
+impl<T: Clone> Stream for Subscription<T> {
+    type Item = Result<(u64, T), Lagged>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let mut ring = lock(&this.ring);
+        let id = this.next_id;
+        let oldest = ring.oldest_id();
+        if id < oldest {
+            this.next_id = oldest;
+            return Poll::Ready(Some(Err(Lagged {
+                missed: oldest - id,
+            })));
+        }
+        if let Some(item) = ring.items.get((id - oldest) as usize) {
+            this.next_id = id + 1;
+            return Poll::Ready(Some(Ok((id, item.clone()))));
+        }
+        if ring.publishers == 0 {
+            this.ended = true;
+            return Poll::Ready(None);
+        }
+        let place = this.place;
+        if ring.waiting[place].is_none() {
+            ring.asleep.push(place);
+        }
+        park(ring, |ring| &mut ring.waiting[place], cx);
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let ring = lock(&self.ring);
+        let behind = ring.next_id - self.next_id;
+        if ring.publishers > 0 {
+            return (usize::from(behind > 0), None);
+        }
+        let lagged = self.next_id < ring.oldest_id();
+        let left = behind.min(ring.items.len() as u64) as usize + usize::from(lagged);
+        (left, Some(left))
+    }
+}
+
+impl<T: Clone> FusedStream for Subscription<T> {
+    fn is_terminated(&self) -> bool {
+        self.ended
+    }
+}
+
+impl<T> Drop for Subscription<T> {
+    fn drop(&mut self) {
+        let mut ring = lock(&self.ring);
+        let waker = ring.waiting.try_remove(self.place).flatten();
+        if waker.is_some() {
+            let place = self.place;
+            ring.asleep.retain(|asleep| *asleep != place);
+        }
+        drop(ring);
+        drop(waker);
+    }
+}
+
+/// A subscriber was overtaken: it will never see this many items, and goes on after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lagged {
+    /// How many items were overwritten before they were read.
+    pub missed: u64,
+}
+
+impl fmt::Display for Lagged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the subscriber was too slow and missed {} items",
+            self.missed
+        )
+    }
+}
+
+impl Error for Lagged {}
+
+/// No item of this [`Replay`] has the id that a subscriber says to have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownId {
+    /// The id that was asked for.
+    pub id: u64,
+    /// The id that the next item will get.
+    pub next_id: u64,
+}
+
+impl fmt::Display for UnknownId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, next_id } = self;
+        write!(
+            f,
+            "no item has the id {id} yet, the next one gets {next_id}"
+        )
+    }
+}
+
+impl Error for UnknownId {}
+
+#[cfg(all(test, not(flow_loom)))]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nz;
+
+    #[test]
+    fn an_id_from_the_future_is_refused() {
+        let replay = Replay::starting_at(100, nz!(2));
+        assert!(replay.subscribe_after(99).is_ok());
+        for id in [100, u64::MAX] {
+            assert_eq!(
+                replay.subscribe_after(id).unwrap_err(),
+                UnknownId { id, next_id: 100 }
+            );
+        }
+        assert_eq!(replay.publish(()), 100);
+        assert!(replay.subscribe_after(100).is_ok());
+        assert_eq!(replay.subscribers(), 0, "those above were dropped");
+    }
+
+    #[test]
+    fn ids_from_before_the_ring_began_are_told_as_lost() {
+        let replay = Replay::starting_at(100, nz!(2));
+        replay.publish('x');
+        let mut subscription = replay.subscribe_after(40).unwrap();
+        assert_eq!(
+            subscription.next().now_or_never(),
+            Some(Some(Err(Lagged { missed: 59 })))
+        );
+        assert_eq!(
+            subscription.next().now_or_never(),
+            Some(Some(Ok((100, 'x'))))
+        );
+    }
+
+    proptest! {
+        /// Against a list of all that was ever published: a reader sees each id once and in order,
+        /// or is told exactly how many are gone.
+        #[test]
+        fn agrees_with_a_list(
+            capacity in 1_usize..8,
+            steps in prop::collection::vec((0_u8..6, 0_usize..4), 0..200),
+        ) {
+            let replay = Replay::new(NonZeroUsize::new(capacity).unwrap());
+            let mut published = 0_u64;
+            let mut readers: Vec<(Subscription<u64>, u64)> = Vec::new();
+            for (action, which) in steps {
+                match (action, readers.get_mut(which)) {
+                    (0, _) => readers.push((replay.subscribe(), published)),
+                    (1, _) if published > which as u64 => {
+                        let seen = published - 1 - which as u64;
+                        readers.push((replay.subscribe_after(seen).unwrap(), seen + 1));
+                    }
+                    (2 | 3, _) => {
+                        prop_assert_eq!(replay.publish(published * 10), published);
+                        published += 1;
+                    }
+                    (4, Some((reader, at))) => {
+                        let oldest = published.saturating_sub(capacity as u64);
+                        let expected = if *at < oldest {
+                            Some(Err(Lagged { missed: oldest - std::mem::replace(at, oldest) }))
+                        } else if *at < published {
+                            *at += 1;
+                            Some(Ok((*at - 1, (*at - 1) * 10)))
+                        } else {
+                            None
+                        };
+                        prop_assert_eq!(reader.next().now_or_never().flatten(), expected);
+                    }
+                    (5, Some(_)) => drop(readers.swap_remove(which)),
+                    _ => {}
+                }
+                prop_assert_eq!(replay.subscribers(), readers.len());
+            }
+        }
+    }
+}
+
+#[cfg(all(test, flow_loom))]
+mod loom_tests {
+    use loom::future::block_on;
+    use loom::thread;
+
+    use super::*;
+    use crate::nz;
+
+    /// A reader that waits hears of every item and of the end, whenever they come.
+    #[test]
+    fn loom_replay_wakes_its_readers() {
+        loom::model(|| {
+            let replay = Replay::new(nz!(2));
+            let mut reader = replay.subscribe();
+            let publishing = thread::spawn(move || {
+                replay.publish('a');
+                replay.publish('b');
+            });
+            let mut seen = Vec::new();
+            block_on(async {
+                while let Some(item) =
+                    std::future::poll_fn(|cx| Pin::new(&mut reader).poll_next(cx)).await
+                {
+                    seen.push(item);
+                }
+            });
+            assert_eq!(seen, [Ok((0, 'a')), Ok((1, 'b'))]);
+            publishing.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,44 @@
+//! A tokio task that ends with its handle, and whose panic is its owner's.
+
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::task::{JoinError, JoinHandle};
+
+/// A spawned future; dropping this aborts it.
+#[derive(Debug)]
+pub(crate) struct Task<R>(JoinHandle<R>);
+
+impl<R: Send + 'static> Task<R> {
+    pub(crate) fn spawn(future: impl Future<Output = R> + Send + 'static) -> Self {
+        Self(tokio::spawn(future))
+    }
+
+    /// The future's output; its panic goes on here.
+    pub(crate) fn poll_join(&mut self, cx: &mut Context<'_>) -> Poll<R> {
+        match ready!(Pin::new(&mut self.0).poll(cx)) {
+            Ok(output) => Poll::Ready(output),
+            Err(error) => surface(error),
+        }
+    }
+}
+
+impl<R> Drop for Task<R> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Carries a task's panic on; a task that was cancelled by others has no output to give, and to
+/// call that an end would lose what it had in hand.
+#[expect(
+    clippy::panic,
+    reason = "the alternative is an end that isn't one: lost items"
+)]
+pub(crate) fn surface(error: JoinError) -> ! {
+    match error.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        Err(error) => panic!("a stream's task was stopped with its runtime: {error}"),
+    }
+}

@@ -1,0 +1,1 @@
+//! What Tidegate's tests and benchmarks share.
