@@ -62,18 +62,8 @@ where
 {
     pub(crate) fn new(source: S, range: RangeInclusive<NonZeroUsize>) -> Self {
         let queue = Arc::new(Queue::new(Capacity::adaptive(range)));
-        let reader = Reader {
-            source,
-            queue: Arc::clone(&queue),
-            held: None,
-            meter: None,
-        };
-        Self {
-            reader: Some(reader),
-            queue,
-            task: None,
-            ended: false,
-        }
+        let reader = Reader { source, queue: Arc::clone(&queue), held: None, meter: None };
+        Self { reader: Some(reader), queue, task: None, ended: false }
     }
 
     /// Tells this meter when the reader is blocked: it has an item and the buffer is full. Give it
@@ -87,9 +77,7 @@ where
 
     /// Reads capacity and fill, at any moment and from any thread.
     pub fn gauge(&self) -> BufferGauge<S::Item> {
-        BufferGauge {
-            queue: Arc::clone(&self.queue),
-        }
+        BufferGauge { queue: Arc::clone(&self.queue) }
     }
 }
 
@@ -160,9 +148,7 @@ impl<T> BufferGauge<T> {
 
 impl<T> Clone for BufferGauge<T> {
     fn clone(&self) -> Self {
-        Self {
-            queue: Arc::clone(&self.queue),
-        }
+        Self { queue: Arc::clone(&self.queue) }
     }
 }
 
@@ -214,7 +200,7 @@ impl<S: Stream> Future for Reader<S> {
     }
 }
 
-#[cfg(all(test, not(flow_loom)))]
+#[cfg(test)]
 mod tests {
     use futures::{FutureExt, StreamExt, stream};
     use tokio::task::yield_now;

@@ -67,37 +67,25 @@ impl Backoff {
     /// By how much the upper end of the wait grows each time; what is below 1 (or no number) is 1.
     #[must_use]
     pub fn factor(self, factor: f64) -> Self {
-        Self {
-            factor: factor.max(1.0),
-            ..self
-        }
+        Self { factor: factor.max(1.0), ..self }
     }
 
     /// Gives up after this many retries, that is after `retries + 1` tries. 0 never tries again.
     #[must_use]
     pub fn retries(self, retries: u32) -> Self {
-        Self {
-            retries: Some(retries),
-            ..self
-        }
+        Self { retries: Some(retries), ..self }
     }
 
     /// Always waits the upper end. For a single client; many that failed together return together.
     #[must_use]
     pub fn without_jitter(self) -> Self {
-        Self {
-            jitter: Jitter::Off,
-            ..self
-        }
+        Self { jitter: Jitter::Off, ..self }
     }
 
     /// Draws the jitter from this seed, so that a run can be repeated.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
-        Self {
-            jitter: Jitter::Seeded(seed),
-            ..self
-        }
+        Self { jitter: Jitter::Seeded(seed), ..self }
     }
 
     /// The waits, one for each retry; the sequence ends when no retry is left.
@@ -107,12 +95,7 @@ impl Backoff {
             Jitter::Random => Some(fastrand::Rng::new()),
             Jitter::Seeded(seed) => Some(fastrand::Rng::with_seed(seed)),
         };
-        Delays {
-            backoff: *self,
-            upper: self.floor,
-            taken: 0,
-            random,
-        }
+        Delays { backoff: *self, upper: self.floor, taken: 0, random }
     }
 }
 
@@ -136,13 +119,7 @@ impl Iterator for Delays {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let Backoff {
-            floor,
-            ceiling,
-            factor,
-            retries,
-            ..
-        } = self.backoff;
+        let Backoff { floor, ceiling, factor, retries, .. } = self.backoff;
         if retries.is_some_and(|retries| self.taken >= retries) {
             return None;
         }
@@ -166,11 +143,8 @@ mod tests {
 
     #[test]
     fn every_wait_is_between_floor_and_ceiling_and_jitter_spreads_them() {
-        let waits: Vec<_> = Backoff::exponential(FLOOR..=CEILING)
-            .seed(7)
-            .delays()
-            .take(1000)
-            .collect();
+        let waits: Vec<_> =
+            Backoff::exponential(FLOOR..=CEILING).seed(7).delays().take(1000).collect();
         assert!(waits.iter().all(|wait| (FLOOR..=CEILING).contains(wait)));
         assert!(waits[500..].iter().any(|wait| *wait < CEILING / 2));
         assert!(waits[500..].iter().any(|wait| *wait > CEILING / 2));
@@ -188,19 +162,9 @@ mod tests {
         assert_eq!(reversed, Some(CEILING));
         assert_eq!(Backoff::default().retries(0).delays().next(), None);
         for factor in [f64::NAN, f64::INFINITY, -3.0, 1e300] {
-            let mut delays = Backoff::exponential(FLOOR..=Duration::MAX)
-                .factor(factor)
-                .delays();
-            assert!(
-                delays.by_ref().take(500).all(|wait| wait >= FLOOR),
-                "factor {factor}"
-            );
+            let mut delays = Backoff::exponential(FLOOR..=Duration::MAX).factor(factor).delays();
+            assert!(delays.by_ref().take(500).all(|wait| wait >= FLOOR), "factor {factor}");
         }
-        assert!(
-            Backoff::constant(Duration::ZERO)
-                .delays()
-                .take(9)
-                .all(|wait| wait.is_zero())
-        );
+        assert!(Backoff::constant(Duration::ZERO).delays().take(9).all(|wait| wait.is_zero()));
     }
 }

@@ -26,12 +26,7 @@ pub struct BatchLimits<W = Unweighed> {
 impl BatchLimits {
     /// At most so many items.
     pub fn rows(rows: NonZeroUsize) -> Self {
-        Self {
-            rows,
-            bytes: usize::MAX,
-            age: None,
-            weigh: Unweighed,
-        }
+        Self { rows, bytes: usize::MAX, age: None, weigh: Unweighed }
     }
 }
 
@@ -42,21 +37,13 @@ impl<W> BatchLimits<W> {
     where
         F: FnMut(&T) -> usize,
     {
-        BatchLimits {
-            rows: self.rows,
-            bytes,
-            age: self.age,
-            weigh,
-        }
+        BatchLimits { rows: self.rows, bytes, age: self.age, weigh }
     }
 
     /// A batch leaves at the latest this long after its first item came.
     #[must_use]
     pub fn age(self, age: Duration) -> Self {
-        Self {
-            age: Some(age),
-            ..self
-        }
+        Self { age: Some(age), ..self }
     }
 }
 
@@ -180,9 +167,7 @@ impl<S: Stream, W: Weigh<S::Item>> Stream for Batch<S, W> {
                     if rows == 0 {
                         *this.deadline = this.limits.age.map(|age| after(Instant::now(), age));
                     } else if rows.is_multiple_of(ROWS_PER_CLOCK_READ)
-                        && this
-                            .deadline
-                            .is_some_and(|deadline| Instant::now() >= deadline)
+                        && this.deadline.is_some_and(|deadline| Instant::now() >= deadline)
                     {
                         return Poll::Ready(Some(self.take(None)));
                     }
@@ -206,11 +191,7 @@ impl<S: Stream, W: Weigh<S::Item>> Stream for Batch<S, W> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let held = self.items.len();
-        let (lower, upper) = if self.ended {
-            (0, Some(0))
-        } else {
-            self.source.size_hint()
-        };
+        let (lower, upper) = if self.ended { (0, Some(0)) } else { self.source.size_hint() };
         let lower = lower.saturating_add(held).div_ceil(self.limits.rows.get());
         (lower, upper.and_then(|upper| upper.checked_add(held)))
     }
@@ -281,21 +262,12 @@ mod tests {
         });
         let limits = BatchLimits::rows(nz!(1_000_000)).age(Duration::from_millis(100));
         let batch = Box::pin(slow.batch(limits)).next().await.unwrap();
-        assert!(
-            batch.len() <= 100 + ROWS_PER_CLOCK_READ + 1,
-            "{} rows",
-            batch.len()
-        );
+        assert!(batch.len() <= 100 + ROWS_PER_CLOCK_READ + 1, "{} rows", batch.len());
     }
 
     #[test]
     fn no_age_needs_no_runtime() {
-        let batches = stream::iter(0..5)
-            .batch(BatchLimits::rows(nz!(2)))
-            .collect::<Vec<_>>();
-        assert_eq!(
-            batches.now_or_never(),
-            Some(vec![vec![0, 1], vec![2, 3], vec![4]])
-        );
+        let batches = stream::iter(0..5).batch(BatchLimits::rows(nz!(2))).collect::<Vec<_>>();
+        assert_eq!(batches.now_or_never(), Some(vec![vec![0, 1], vec![2, 3], vec![4]]));
     }
 }

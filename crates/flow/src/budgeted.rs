@@ -63,14 +63,7 @@ pin_project! {
 
 impl<S: Stream, F: FnMut(&S::Item) -> usize> Budgeted<S, F> {
     pub(crate) fn new(source: S, holder: BudgetHolder, max_cost: usize, cost: F) -> Self {
-        Self {
-            source,
-            holder,
-            claim: Claim::default(),
-            max_cost,
-            cost,
-            ended: false,
-        }
+        Self { source, holder, claim: Claim::default(), max_cost, cost, ended: false }
     }
 }
 
@@ -104,11 +97,7 @@ impl<S: Stream, F: FnMut(&S::Item) -> usize> Stream for Budgeted<S, F> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        if self.ended {
-            (0, Some(0))
-        } else {
-            self.source.size_hint()
-        }
+        if self.ended { (0, Some(0)) } else { self.source.size_hint() }
     }
 }
 

@@ -53,13 +53,7 @@ pin_project! {
 
 impl<S, F, R> ConcurrentMap<S, F, R> {
     pub(crate) fn new(source: S, max: NonZeroUsize, map: F) -> Self {
-        Self {
-            source,
-            map,
-            max: max.get(),
-            tasks: VecDeque::new(),
-            ended: false,
-        }
+        Self { source, map, max: max.get(), tasks: VecDeque::new(), ended: false }
     }
 }
 
@@ -149,13 +143,7 @@ pin_project! {
 
 impl<S, F, R: 'static> ConcurrentMapUnordered<S, F, R> {
     pub(crate) fn new(source: S, max: NonZeroUsize, map: F) -> Self {
-        Self {
-            source,
-            map,
-            max: max.get(),
-            tasks: JoinSet::new(),
-            ended: false,
-        }
+        Self { source, map, max: max.get(), tasks: JoinSet::new(), ended: false }
     }
 }
 
@@ -203,18 +191,11 @@ where
 }
 
 fn remaining<S: Stream>(source: &S, ended: bool, held: usize) -> (usize, Option<usize>) {
-    let (lower, upper) = if ended {
-        (0, Some(0))
-    } else {
-        source.size_hint()
-    };
-    (
-        lower.saturating_add(held),
-        upper.and_then(|upper| upper.checked_add(held)),
-    )
+    let (lower, upper) = if ended { (0, Some(0)) } else { source.size_hint() };
+    (lower.saturating_add(held), upper.and_then(|upper| upper.checked_add(held)))
 }
 
-#[cfg(all(test, not(flow_loom)))]
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -275,19 +256,13 @@ mod tests {
     #[should_panic(expected = "two is too much")]
     async fn a_panic_surfaces_in_its_turn() {
         let mut mapped = stream::iter(0..4).concurrent_map(nz!(4), fragile);
-        assert_eq!(
-            (mapped.next().await, mapped.next().await),
-            (Some(0), Some(1))
-        );
+        assert_eq!((mapped.next().await, mapped.next().await), (Some(0), Some(1)));
         mapped.next().await;
     }
 
     #[tokio::test]
     #[should_panic(expected = "two is too much")]
     async fn a_panic_surfaces_unordered() {
-        stream::iter(0..4)
-            .concurrent_map_unordered(nz!(4), fragile)
-            .count()
-            .await;
+        stream::iter(0..4).concurrent_map_unordered(nz!(4), fragile).count().await;
     }
 }

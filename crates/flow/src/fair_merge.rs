@@ -108,12 +108,7 @@ impl<K: Clone + Eq + Hash, S: Stream> FairMerge<K, S> {
         });
         let waker = Waker::from(Arc::clone(&turn));
         self.ready.push_back(Arc::clone(&turn));
-        entry.insert(Input {
-            key: key.clone(),
-            source: Box::pin(source),
-            turn,
-            waker,
-        });
+        entry.insert(Input { key: key.clone(), source: Box::pin(source), turn, waker });
         self.keys.insert(key, index);
         // A task that waits for the merge must hear of it; a poll will find the source ready.
         wake(lock(&self.woken.state).parent.take());
@@ -151,9 +146,12 @@ impl<K: Clone + Eq + Hash, S: Stream> FairMerge<K, S> {
     fn serve(&mut self) -> bool {
         // Read before the requests: without handles, those are the last ones.
         let open = self.requests.handles.load(Ordering::Acquire) > 0;
-        if self.requests.waiting.swap(false, Ordering::Acquire) {
-            let queue = std::mem::take(&mut *lock(&self.requests.queue));
-            for request in queue {
+        if self.requests.waiting.load(Ordering::Acquire) {
+            let mut queue = lock(&self.requests.queue);
+            self.requests.waiting.store(false, Ordering::Relaxed);
+            let taken = std::mem::take(&mut *queue);
+            drop(queue);
+            for request in taken {
                 match request {
                     Request::Insert(key, source) => drop(self.insert(key, source)),
                     Request::Remove(key) => drop(self.remove(&key)),
@@ -171,11 +169,7 @@ impl<K: Clone + Eq + Hash, S: Stream> FairMerge<K, S> {
         if !Arc::ptr_eq(&input.turn, turn) {
             return None; // the place has another owner by now
         }
-        match input
-            .source
-            .as_mut()
-            .poll_next(&mut Context::from_waker(&input.waker))
-        {
+        match input.source.as_mut().poll_next(&mut Context::from_waker(&input.waker)) {
             Poll::Pending => None,
             Poll::Ready(Some(item)) => {
                 if !turn.queued.swap(true, Ordering::AcqRel) {
@@ -228,9 +222,7 @@ impl<K: Clone + Eq + Hash, S: Stream> Stream for FairMerge<K, S> {
         for (_, input) in &self.inputs {
             let (at_least, at_most) = input.source.size_hint();
             lower = lower.saturating_add(at_least);
-            upper = upper
-                .zip(at_most)
-                .and_then(|(sum, most)| sum.checked_add(most));
+            upper = upper.zip(at_most).and_then(|(sum, most)| sum.checked_add(most));
         }
         (lower, upper)
     }
@@ -266,8 +258,10 @@ impl<K, S> MergeHandle<K, S> {
     }
 
     fn request(&self, request: Request<K, S>) {
-        lock(&self.requests.queue).push(request);
+        let mut queue = lock(&self.requests.queue);
+        queue.push(request);
         self.requests.waiting.store(true, Ordering::Release);
+        drop(queue);
         self.woken.poke();
     }
 }
@@ -392,7 +386,7 @@ impl Woken {
     }
 }
 
-#[cfg(all(test, not(flow_loom)))]
+#[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
@@ -421,10 +415,7 @@ mod tests {
     fn a_key_is_replaced_removed_and_used_again() {
         let mut merge = FairMerge::new();
         assert!(merge.insert("a", stream::repeat(1).take(2)).is_none());
-        assert_eq!(
-            merge.next().now_or_never(),
-            Some(Some(Merged::Item("a", 1)))
-        );
+        assert_eq!(merge.next().now_or_never(), Some(Some(Merged::Item("a", 1))));
         let old = merge.insert("a", stream::repeat(2).take(1)).unwrap();
         assert_eq!(old.collect::<Vec<_>>().now_or_never(), Some(vec![1]));
         assert!(merge.remove(&"b").is_none());
@@ -448,10 +439,7 @@ mod tests {
         tokio::task::yield_now().await;
         handle.remove(2);
         drop(handle);
-        assert_eq!(
-            collecting.await.unwrap(),
-            [Merged::Item(1, 5), Merged::Ended(1)]
-        );
+        assert_eq!(collecting.await.unwrap(), [Merged::Item(1, 5), Merged::Ended(1)]);
     }
 
     #[test]
@@ -547,9 +535,8 @@ mod loom_tests {
     #[test]
     fn loom_merge_loses_no_wake_up() {
         loom::model(|| {
-            let queues: Vec<_> = (0..2)
-                .map(|_| Arc::new(Queue::new(Capacity::fixed(crate::nz!(4)))))
-                .collect();
+            let queues: Vec<_> =
+                (0..2).map(|_| Arc::new(Queue::new(Capacity::fixed(crate::nz!(4))))).collect();
             let mut merge = FairMerge::new();
             for (key, queue) in (0..).zip(&queues) {
                 merge.insert(key, Pops(Arc::clone(queue)));

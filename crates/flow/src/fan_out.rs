@@ -148,11 +148,7 @@ where
             }
             if this.outlets.is_empty() {
                 *this.done = !more_may_come;
-                return if more_may_come {
-                    Poll::Pending
-                } else {
-                    Poll::Ready(())
-                };
+                return if more_may_come { Poll::Pending } else { Poll::Ready(()) };
             }
             let Some(item) = ready!(this.source.as_mut().poll_next(cx)) else {
                 *this.done = true;
@@ -234,11 +230,7 @@ impl<T> FanOutHandle<T> {
             outlet.end(ended);
         }
         wake(driver);
-        Consumer {
-            outlet,
-            shared: Arc::clone(&self.shared),
-            finished: false,
-        }
+        Consumer { outlet, shared: Arc::clone(&self.shared), finished: false }
     }
 }
 
@@ -252,11 +244,7 @@ impl<T> Drop for FanOutHandle<T> {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
         state.handles -= 1;
-        let driver = if state.handles == 0 {
-            state.driver.take()
-        } else {
-            None
-        };
+        let driver = if state.handles == 0 { state.driver.take() } else { None };
         drop(state);
         wake(driver);
     }
@@ -334,15 +322,8 @@ struct State<T> {
 
 impl<T> Shared<T> {
     fn new() -> Self {
-        let state = State {
-            added: Vec::new(),
-            handles: 0,
-            closed: None,
-            driver: None,
-        };
-        Self {
-            state: Mutex::new(state),
-        }
+        let state = State { added: Vec::new(), handles: 0, closed: None, driver: None };
+        Self { state: Mutex::new(state) }
     }
 
     /// Takes over the consumers that were added, and says whether more may come.
@@ -398,8 +379,7 @@ impl<T> Outlet<T> {
         if self.when_full == WhenFull::DropOldest {
             return match self.queue.push_over(item) {
                 Ok(oldest) => {
-                    self.dropped
-                        .fetch_add(oldest.is_some().into(), Ordering::Relaxed);
+                    self.dropped.fetch_add(oldest.is_some().into(), Ordering::Relaxed);
                     (None, Offer::Settled)
                 }
                 Err(Abandoned(item)) => (Some(item), Offer::Gone),
@@ -431,5 +411,63 @@ impl<T> Outlet<T> {
     fn end(&self, ended: Ended) {
         lock(&self.ended).get_or_insert(ended);
         self.queue.end();
+    }
+}
+
+#[cfg(all(test, flow_loom))]
+mod loom_tests {
+    use loom::future::block_on;
+    use loom::thread;
+
+    use super::*;
+    use crate::nz;
+
+    /// A source of `0, 1, …` up to its length, always ready.
+    struct Numbers(std::ops::Range<u32>);
+
+    impl Stream for Numbers {
+        type Item = u32;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<u32>> {
+            Poll::Ready(self.0.next())
+        }
+    }
+
+    fn model(check: impl Fn() + Sync + Send + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(check);
+    }
+
+    /// A blocking consumer gets everything, however it and the driver take turns.
+    #[test]
+    fn loom_fan_out_delivers_everything() {
+        model(|| {
+            let fan_out = FanOut::new(Numbers(0..3));
+            let mut consumer = fan_out.handle().subscribe(nz!(1), WhenFull::Block);
+            let driving = thread::spawn(move || block_on(fan_out));
+            let mut seen = Vec::new();
+            block_on(async {
+                while let Some(item) =
+                    std::future::poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx)).await
+                {
+                    seen.push(item);
+                }
+            });
+            assert_eq!((seen, consumer.ended()), (vec![0, 1, 2], Some(Ended::Finished)));
+            driving.join().unwrap();
+        });
+    }
+
+    /// A driver that waits for a full consumer ends when that one leaves.
+    #[test]
+    fn loom_fan_out_hears_that_a_consumer_left() {
+        model(|| {
+            let fan_out = FanOut::new(Numbers(0..9));
+            let consumer = fan_out.handle().subscribe(nz!(1), WhenFull::Block);
+            let leaving = thread::spawn(move || drop(consumer));
+            block_on(fan_out);
+            leaving.join().unwrap();
+        });
     }
 }

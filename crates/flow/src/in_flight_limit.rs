@@ -46,11 +46,7 @@ pin_project! {
 
 impl<S: Stream> InFlightLimit<S> {
     pub(crate) fn new(source: S, max: NonZeroUsize) -> Self {
-        Self {
-            source,
-            slots: Arc::new(Slots::new(max)),
-            ended: false,
-        }
+        Self { source, slots: Arc::new(Slots::new(max)), ended: false }
     }
 
     /// How many guards are alive.
@@ -72,18 +68,11 @@ impl<S: Stream> Stream for InFlightLimit<S> {
             *this.ended = true;
             return Poll::Ready(None);
         };
-        Poll::Ready(Some(InFlight {
-            item,
-            slot: Slots::take(this.slots),
-        }))
+        Poll::Ready(Some(InFlight { item, slot: Slots::take(this.slots) }))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        if self.ended {
-            (0, Some(0))
-        } else {
-            self.source.size_hint()
-        }
+        if self.ended { (0, Some(0)) } else { self.source.size_hint() }
     }
 }
 
@@ -153,10 +142,7 @@ struct SlotState {
 
 impl Slots {
     fn new(max: NonZeroUsize) -> Self {
-        Self {
-            max: max.get(),
-            state: Mutex::new(SlotState::default()),
-        }
+        Self { max: max.get(), state: Mutex::new(SlotState::default()) }
     }
 
     fn poll_free(&self, cx: &Context<'_>) -> Poll<()> {
@@ -170,9 +156,7 @@ impl Slots {
 
     fn take(this: &Arc<Self>) -> InFlightSlot {
         lock(&this.state).taken += 1;
-        InFlightSlot {
-            slots: Arc::clone(this),
-        }
+        InFlightSlot { slots: Arc::clone(this) }
     }
 }
 

@@ -62,14 +62,7 @@ pin_project! {
 impl<S: Stream, W: FnMut(&S::Item) -> u64> Metered<S, W> {
     pub(crate) fn new(source: S, weigh: W) -> Self {
         let meter = Meter::new();
-        Self {
-            source,
-            weigh,
-            meter,
-            items: 0,
-            bytes: 0,
-            ended: false,
-        }
+        Self { source, weigh, meter, items: 0, bytes: 0, ended: false }
     }
 
     /// The meter, to read at any moment and from any thread.
@@ -110,11 +103,7 @@ impl<S: Stream, W: FnMut(&S::Item) -> u64> Stream for Metered<S, W> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        if self.ended {
-            (0, Some(0))
-        } else {
-            self.source.size_hint()
-        }
+        if self.ended { (0, Some(0)) } else { self.source.size_hint() }
     }
 }
 
@@ -252,9 +241,7 @@ impl Drop for BusyOnDrop<'_> {
 impl Times {
     fn enter(&mut self, activity: Activity) {
         let now = Instant::now();
-        let spent = self
-            .since
-            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let spent = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         match self.activity {
             Activity::Stopped => {}
             Activity::Idle => self.idle += spent,

@@ -56,13 +56,7 @@ pin_project! {
 
 impl<S: Stream> Pace<S> {
     pub(crate) fn new(source: S, interval: Duration) -> Self {
-        Self {
-            source,
-            due: None,
-            interval,
-            waiting: false,
-            ended: false,
-        }
+        Self { source, due: None, interval, waiting: false, ended: false }
     }
 }
 
@@ -90,11 +84,7 @@ impl<S: Stream> Stream for Pace<S> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        if self.ended {
-            (0, Some(0))
-        } else {
-            self.source.size_hint()
-        }
+        if self.ended { (0, Some(0)) } else { self.source.size_hint() }
     }
 }
 
@@ -129,10 +119,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_zero_interval_passes_everything_at_once() {
         let start = Instant::now();
-        assert_eq!(
-            stream::iter(0..1000).pace(Duration::ZERO).count().await,
-            1000
-        );
+        assert_eq!(stream::iter(0..1000).pace(Duration::ZERO).count().await, 1000);
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 

@@ -47,9 +47,7 @@ impl<T> Queue<T> {
             producer: None,
             consumer: None,
         };
-        Self {
-            state: Mutex::new(state),
-        }
+        Self { state: Mutex::new(state) }
     }
 
     /// Puts an item at the end, if there is room and somebody to take it.
@@ -177,14 +175,7 @@ impl Capacity {
     pub(crate) fn adaptive(range: RangeInclusive<NonZeroUsize>) -> Self {
         let (min, max) = (range.start().get(), range.end().get());
         let max = max.max(min);
-        Self {
-            min,
-            max,
-            current: min,
-            full_since_dry: false,
-            highest_fill: 0,
-            taken: 0,
-        }
+        Self { min, max, current: min, full_since_dry: false, highest_fill: 0, taken: 0 }
     }
 
     fn was_full(&mut self) {
@@ -202,11 +193,7 @@ impl Capacity {
         self.taken += 1;
         if self.taken >= self.current.saturating_mul(SHRINK_AFTER_TURNS) {
             let low = self.highest_fill <= self.current / 4;
-            self.resize(if low {
-                (self.current / 2).max(self.min)
-            } else {
-                self.current
-            });
+            self.resize(if low { (self.current / 2).max(self.min) } else { self.current });
         }
     }
 
@@ -217,7 +204,7 @@ impl Capacity {
     }
 }
 
-#[cfg(all(test, not(flow_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::nz;

@@ -30,9 +30,7 @@ pub struct Rate {
 impl Rate {
     /// `units` in every `time`. A zero `time` is no limit at all.
     pub fn new(units: NonZeroU64, time: Duration) -> Self {
-        Self {
-            seconds_each: time.as_secs_f64() / units.get() as f64,
-        }
+        Self { seconds_each: time.as_secs_f64() / units.get() as f64 }
     }
 
     /// `units` a second.
@@ -89,14 +87,7 @@ pin_project! {
 impl<S: Stream, F: FnMut(&S::Item) -> u64> RateLimit<S, F> {
     pub(crate) fn new(source: S, rate: Rate, burst: NonZeroU64, cost: F) -> Self {
         let bucket = Bucket::new(rate, burst);
-        Self {
-            source,
-            timer: None,
-            cost,
-            bucket,
-            held: None,
-            ended: false,
-        }
+        Self { source, timer: None, cost, bucket, held: None, ended: false }
     }
 }
 
@@ -133,10 +124,7 @@ impl<S: Stream, F: FnMut(&S::Item) -> u64> Stream for RateLimit<S, F> {
         }
         let held = usize::from(self.held.is_some());
         let (lower, upper) = self.source.size_hint();
-        (
-            lower.saturating_add(held),
-            upper.and_then(|upper| upper.checked_add(held)),
-        )
+        (lower.saturating_add(held), upper.and_then(|upper| upper.checked_add(held)))
     }
 }
 
@@ -159,12 +147,7 @@ struct Bucket {
 impl Bucket {
     fn new(rate: Rate, burst: NonZeroU64) -> Self {
         let burst = burst.get() as f64;
-        Self {
-            seconds_each: rate.seconds_each,
-            burst,
-            tokens: burst,
-            as_of: None,
-        }
+        Self { seconds_each: rate.seconds_each, burst, tokens: burst, as_of: None }
     }
 
     /// Takes the cost, now (`None`) or with what comes in until the instant that is returned; then
@@ -198,9 +181,7 @@ impl Bucket {
     }
 
     fn gained(&self, now: Instant) -> f64 {
-        let elapsed = self
-            .as_of
-            .map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
+        let elapsed = self.as_of.map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
         elapsed.as_secs_f64() / self.seconds_each
     }
 }
@@ -238,10 +219,7 @@ mod tests {
             for window in counts[1..].windows(10) {
                 let sum: u64 = window.iter().sum();
                 let error = (sum as f64 / (10 * rate) as f64 - 1.0).abs();
-                assert!(
-                    error <= 0.01 || sum.abs_diff(10 * rate) <= 1,
-                    "{rate}: {sum} in 10 s"
-                );
+                assert!(error <= 0.01 || sum.abs_diff(10 * rate) <= 1, "{rate}: {sum} in 10 s");
             }
         }
     }
@@ -270,10 +248,7 @@ mod tests {
     async fn costs_of_nothing_and_of_everything_do_no_harm() {
         let free = stream::repeat(()).take(1000);
         let free = free.rate_limit_by(Rate::per_second(nz!(1)), nz!(1), |()| 0);
-        assert_eq!(
-            free.collect::<Vec<_>>().now_or_never().map(|all| all.len()),
-            Some(1000)
-        );
+        assert_eq!(free.collect::<Vec<_>>().now_or_never().map(|all| all.len()), Some(1000));
         let unlimited = stream::repeat(()).take(1000);
         let unlimited = unlimited.rate_limit(Rate::new(nz!(1), Duration::ZERO), nz!(1));
         assert_eq!(unlimited.count().now_or_never(), Some(1000));

@@ -174,10 +174,7 @@ impl<C, Fut, S, T, E, K> Reconnecting<C, Fut, S, T, E, K> {
 
     /// How long a connection must have been up for the waits to start anew; 5 s by default.
     pub fn healthy_after(self, up: Duration) -> Self {
-        Self {
-            healthy_after: up,
-            ..self
-        }
+        Self { healthy_after: up, ..self }
     }
 
     /// Gives up at once after errors of which this is true: a wrong password stays wrong.
@@ -217,10 +214,7 @@ where
                 // ## Connecting => (Connected | Waiting | Ended)
                 StateProj::Connecting { attempt } => match ready!(attempt.poll(cx)) {
                     Ok(connection) => {
-                        this.state.set(State::Connected {
-                            connection,
-                            since: Instant::now(),
-                        });
+                        this.state.set(State::Connected { connection, since: Instant::now() });
                         if let Some(observe) = this.observe {
                             observe(ConnectionState::Connected);
                         }
@@ -280,9 +274,7 @@ where
         let attempt = (this.connect)(this.token.clone());
         this.state.set(State::Connecting { attempt });
         if let Some(observe) = this.observe {
-            observe(ConnectionState::Connecting {
-                attempt: this.delays.taken() + 1,
-            });
+            observe(ConnectionState::Connecting { attempt: this.delays.taken() + 1 });
         }
     }
 
@@ -300,16 +292,11 @@ where
             Some(wait) => {
                 arm(this.timer.as_mut(), after(Instant::now(), wait));
                 this.state.set(State::Waiting);
-                ConnectionState::Waiting {
-                    wait,
-                    error: error.as_ref(),
-                }
+                ConnectionState::Waiting { wait, error: error.as_ref() }
             }
             None => {
                 this.state.set(State::Ended);
-                ConnectionState::GaveUp {
-                    error: error.as_ref(),
-                }
+                ConnectionState::GaveUp { error: error.as_ref() }
             }
         };
         if let Some(observe) = this.observe {
@@ -338,14 +325,11 @@ impl<C, Fut, S, T, E, K> fmt::Debug for Reconnecting<C, Fut, S, T, E, K> {
             State::Ended => "ended",
         };
         let mut debug = f.debug_struct("Reconnecting");
-        debug
-            .field("state", &state)
-            .field("backoff", &self.backoff)
-            .finish_non_exhaustive()
+        debug.field("state", &state).field("backoff", &self.backoff).finish_non_exhaustive()
     }
 }
 
-#[cfg(all(test, not(flow_loom)))]
+#[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
@@ -374,13 +358,11 @@ mod tests {
             },
             backoff,
         );
-        let stream = stream
-            .final_if(|error| *error == "no more")
-            .on_change(move |state| {
-                if let ConnectionState::Waiting { wait, .. } = state {
-                    seen.lock().unwrap().push(wait.as_millis() as u64);
-                }
-            });
+        let stream = stream.final_if(|error| *error == "no more").on_change(move |state| {
+            if let ConnectionState::Waiting { wait, .. } = state {
+                seen.lock().unwrap().push(wait.as_millis() as u64);
+            }
+        });
         stream.collect::<Vec<_>>().await;
         let waits = waits.lock().unwrap();
         waits.clone()
@@ -400,18 +382,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waits_start_anew_only_after_a_healthy_connection() {
-        let script = vec![
-            None,
-            cut_at_once(),
-            cut_after(HEALTHY_AFTER / 2),
-            None,
-            None,
-            None,
-        ];
-        assert_eq!(
-            waits(script, backoff()).await,
-            [100, 200, 400, 800, 1600, 3000]
-        );
+        let script = vec![None, cut_at_once(), cut_after(HEALTHY_AFTER / 2), None, None, None];
+        assert_eq!(waits(script, backoff()).await, [100, 200, 400, 800, 1600, 3000]);
         let script = vec![None, None, None, cut_after(HEALTHY_AFTER), None];
         assert_eq!(waits(script, backoff()).await, [100, 200, 400, 100, 200]);
     }
@@ -428,17 +400,8 @@ mod tests {
         let connect = |_: Option<()>| async { Err::<Connection, _>("refused") };
         let mut stream = Box::pin(reconnect(connect, backoff().retries(2)));
         let gave_up = stream.next().await.unwrap().unwrap_err();
-        assert_eq!(
-            gave_up,
-            GaveUp {
-                attempts: 3,
-                error: Some("refused")
-            }
-        );
-        assert_eq!(
-            gave_up.to_string(),
-            "gave up connecting after 3 attempts: refused"
-        );
+        assert_eq!(gave_up, GaveUp { attempts: 3, error: Some("refused") });
+        assert_eq!(gave_up.to_string(), "gave up connecting after 3 attempts: refused");
         assert_eq!(stream.next().await, None);
     }
 

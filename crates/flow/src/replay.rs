@@ -78,9 +78,7 @@ impl<T> Replay<T> {
             waiting: Slab::new(),
             asleep: Vec::new(),
         };
-        Self {
-            ring: Arc::new(Mutex::new(ring)),
-        }
+        Self { ring: Arc::new(Mutex::new(ring)) }
     }
 
     /// Adds an item and returns its id; never waits.
@@ -116,10 +114,7 @@ impl<T> Replay<T> {
         let mut ring = lock(&self.ring);
         match seen.checked_add(1) {
             Some(next) if next <= ring.next_id => Ok(self.subscription(&mut ring, next)),
-            _ => Err(UnknownId {
-                id: seen,
-                next_id: ring.next_id,
-            }),
+            _ => Err(UnknownId { id: seen, next_id: ring.next_id }),
         }
     }
 
@@ -142,12 +137,7 @@ impl<T> Replay<T> {
 
     fn subscription(&self, ring: &mut Ring<T>, next_id: u64) -> Subscription<T> {
         let place = ring.waiting.insert(None);
-        Subscription {
-            ring: Arc::clone(&self.ring),
-            place,
-            next_id,
-            ended: false,
-        }
+        Subscription { ring: Arc::clone(&self.ring), place, next_id, ended: false }
     }
 }
 
@@ -157,22 +147,15 @@ impl<T> Ring<T> {
     }
 
     fn take_wakers(&mut self) -> Vec<Waker> {
-        let Self {
-            waiting, asleep, ..
-        } = self;
-        asleep
-            .drain(..)
-            .filter_map(|place| waiting[place].take())
-            .collect()
+        let Self { waiting, asleep, .. } = self;
+        asleep.drain(..).filter_map(|place| waiting[place].take()).collect()
     }
 }
 
 impl<T> Clone for Replay<T> {
     fn clone(&self) -> Self {
         lock(&self.ring).publishers += 1;
-        Self {
-            ring: Arc::clone(&self.ring),
-        }
+        Self { ring: Arc::clone(&self.ring) }
     }
 }
 
@@ -180,11 +163,7 @@ impl<T> Drop for Replay<T> {
     fn drop(&mut self) {
         let mut ring = lock(&self.ring);
         ring.publishers -= 1;
-        let wakers = if ring.publishers == 0 {
-            ring.take_wakers()
-        } else {
-            Vec::new()
-        };
+        let wakers = if ring.publishers == 0 { ring.take_wakers() } else { Vec::new() };
         drop(ring);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -220,9 +199,7 @@ impl<T: Clone> Stream for Subscription<T> {
         let oldest = ring.oldest_id();
         if id < oldest {
             this.next_id = oldest;
-            return Poll::Ready(Some(Err(Lagged {
-                missed: oldest - id,
-            })));
+            return Poll::Ready(Some(Err(Lagged { missed: oldest - id })));
         }
         if let Some(item) = ring.items.get((id - oldest) as usize) {
             this.next_id = id + 1;
@@ -280,11 +257,7 @@ pub struct Lagged {
 
 impl fmt::Display for Lagged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the subscriber was too slow and missed {} items",
-            self.missed
-        )
+        write!(f, "the subscriber was too slow and missed {} items", self.missed)
     }
 }
 
@@ -302,16 +275,13 @@ pub struct UnknownId {
 impl fmt::Display for UnknownId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, next_id } = self;
-        write!(
-            f,
-            "no item has the id {id} yet, the next one gets {next_id}"
-        )
+        write!(f, "no item has the id {id} yet, the next one gets {next_id}")
     }
 }
 
 impl Error for UnknownId {}
 
-#[cfg(all(test, not(flow_loom)))]
+#[cfg(test)]
 mod tests {
     use futures::{FutureExt, StreamExt};
     use proptest::prelude::*;
@@ -324,10 +294,7 @@ mod tests {
         let replay = Replay::starting_at(100, nz!(2));
         assert!(replay.subscribe_after(99).is_ok());
         for id in [100, u64::MAX] {
-            assert_eq!(
-                replay.subscribe_after(id).unwrap_err(),
-                UnknownId { id, next_id: 100 }
-            );
+            assert_eq!(replay.subscribe_after(id).unwrap_err(), UnknownId { id, next_id: 100 });
         }
         assert_eq!(replay.publish(()), 100);
         assert!(replay.subscribe_after(100).is_ok());
@@ -339,14 +306,8 @@ mod tests {
         let replay = Replay::starting_at(100, nz!(2));
         replay.publish('x');
         let mut subscription = replay.subscribe_after(40).unwrap();
-        assert_eq!(
-            subscription.next().now_or_never(),
-            Some(Some(Err(Lagged { missed: 59 })))
-        );
-        assert_eq!(
-            subscription.next().now_or_never(),
-            Some(Some(Ok((100, 'x'))))
-        );
+        assert_eq!(subscription.next().now_or_never(), Some(Some(Err(Lagged { missed: 59 }))));
+        assert_eq!(subscription.next().now_or_never(), Some(Some(Ok((100, 'x')))));
     }
 
     proptest! {

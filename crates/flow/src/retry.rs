@@ -193,16 +193,8 @@ where
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let held = usize::from(self.item.is_some());
-        let (lower, upper) = if self.ended {
-            (0, Some(0))
-        } else {
-            self.source.size_hint()
-        };
-        let lower = if matches!(self.given_up, GivenUp::End) {
-            lower.min(1)
-        } else {
-            lower
-        };
+        let (lower, upper) = if self.ended { (0, Some(0)) } else { self.source.size_hint() };
+        let lower = if matches!(self.given_up, GivenUp::End) { lower.min(1) } else { lower };
         let upper = upper.and_then(|upper| upper.checked_add(held));
         (lower.saturating_add(held), upper)
     }
@@ -220,23 +212,15 @@ where
 
 impl<S: TryStream, F, Fut, U> fmt::Debug for Retry<S, F, Fut, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            backoff,
-            ended,
-            item,
-            ..
-        } = self;
+        let Self { backoff, ended, item, .. } = self;
         let working = item.is_some();
         let mut debug = f.debug_struct("Retry");
-        debug
-            .field("backoff", backoff)
-            .field("working", &working)
-            .field("ended", ended);
+        debug.field("backoff", backoff).field("working", &working).field("ended", ended);
         debug.finish_non_exhaustive()
     }
 }
 
-#[cfg(all(test, not(flow_loom)))]
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 
@@ -254,15 +238,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_waits_as_the_backoff_says_and_starts_anew_for_each_item() {
         let start = Instant::now();
-        let backoff = Backoff::exponential(SECOND..=SECOND * 60)
-            .without_jitter()
-            .retries(3);
+        let backoff = Backoff::exponential(SECOND..=SECOND * 60).without_jitter().retries(3);
         let items = stream::iter([Ok("a"), Ok("b")]);
-        let ends: Vec<_> = items
-            .retry(backoff, |_| refuse(""))
-            .map(|_| start.elapsed().as_secs())
-            .collect()
-            .await;
+        let ends: Vec<_> =
+            items.retry(backoff, |_| refuse("")).map(|_| start.elapsed().as_secs()).collect().await;
         assert_eq!(ends, [1 + 2 + 4, 2 * (1 + 2 + 4)]);
     }
 

@@ -1,0 +1,11 @@
+//! What every operator promises, checked for every operator; and models for those that need one.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+
+mod auto_traits;
+mod budget;
+mod contract;
+mod fan_out;
+mod meter;
+mod names;
+mod operators;
