@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A policy for trying again, used by [`retry`](crate::FlowExt::retry) and
-/// [`Reconnect`](crate::Reconnect).
+/// [`reconnect`](crate::reconnect).
 ///
 /// The `n`-th wait is drawn evenly from `floor..=min(ceiling, floor * factor^n)`: "full jitter" as
 /// in Brooker, *Exponential Backoff and Jitter* (AWS Architecture Blog, 2015), but never below the
@@ -106,13 +106,6 @@ pub struct Delays {
     upper: Duration,
     taken: u32,
     random: Option<fastrand::Rng>,
-}
-
-impl Delays {
-    /// How many waits were taken since the start.
-    pub fn taken(&self) -> u32 {
-        self.taken
-    }
 }
 
 impl Iterator for Delays {

@@ -14,9 +14,9 @@ use crate::task::{Task, surface};
 pin_project! {
     /// Stream for the [`concurrent_map`](crate::FlowExt::concurrent_map) method.
     ///
-    /// Each future is a tokio task, so it goes on while the consumer is busy elsewhere; with
-    /// `futures`' `buffered` it would stand still until the stream is polled again, and whatever
-    /// it holds (a connection, a lock) with it.
+    /// Each future is a tokio task, so what has begun goes on while the consumer is busy elsewhere;
+    /// with `futures`' `buffered` it would stand still until the stream is polled again, and
+    /// whatever it holds (a connection, a lock) with it. New items are pulled when it is polled.
     ///
     /// - **Ordering**: results come in the order of the items.
     /// - **Buffering**: `n` items, as running futures and as results that wait for their turn.

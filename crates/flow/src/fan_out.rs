@@ -274,6 +274,11 @@ impl<T> Consumer<T> {
     pub fn ended(&self) -> Option<Ended> {
         *lock(&self.outlet.ended)
     }
+
+    /// Reads the same from elsewhere, once the consumer has gone into other adapters.
+    pub fn gauge(&self) -> ConsumerGauge<T> {
+        ConsumerGauge { outlet: Arc::clone(&self.outlet) }
+    }
 }
 
 impl<T> Stream for Consumer<T> {
@@ -303,6 +308,35 @@ impl<T> Drop for Consumer<T> {
         self.outlet.queue.abandon();
         let driver = lock(&self.shared.state).driver.take();
         wake(driver);
+    }
+}
+
+/// The drops, fill and end of a [`Consumer`], readable at any moment and from any thread.
+#[derive(Debug)]
+pub struct ConsumerGauge<T> {
+    outlet: Arc<Outlet<T>>,
+}
+
+impl<T> ConsumerGauge<T> {
+    /// As [`Consumer::dropped`].
+    pub fn dropped(&self) -> u64 {
+        self.outlet.dropped.load(Ordering::Relaxed)
+    }
+
+    /// As [`Consumer::queued`].
+    pub fn queued(&self) -> usize {
+        self.outlet.queue.len()
+    }
+
+    /// As [`Consumer::ended`].
+    pub fn ended(&self) -> Option<Ended> {
+        *lock(&self.outlet.ended)
+    }
+}
+
+impl<T> Clone for ConsumerGauge<T> {
+    fn clone(&self) -> Self {
+        Self { outlet: Arc::clone(&self.outlet) }
     }
 }
 

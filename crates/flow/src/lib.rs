@@ -95,7 +95,7 @@ pub use budgeted::Budgeted;
 pub use byte_budget::{Acquire, BudgetHolder, ByteBudget, NoRoom, Permit, TooLarge, Usage};
 pub use concurrent_map::{ConcurrentMap, ConcurrentMapUnordered};
 pub use fair_merge::{FairMerge, MergeHandle, Merged};
-pub use fan_out::{Consumer, Ended, FanOut, FanOutHandle, WhenFull};
+pub use fan_out::{Consumer, ConsumerGauge, Ended, FanOut, FanOutHandle, WhenFull};
 pub use in_flight_limit::{InFlight, InFlightLimit, InFlightSlot};
 pub use meter::{Meter, Metered, Reading};
 pub use pace::Pace;
@@ -125,6 +125,10 @@ macro_rules! nz {
 
 /// Flow control for streams. Implemented for every [`Stream`]; each method's type says how it
 /// orders, buffers, ends and is cancelled.
+///
+/// What keeps time ([`pace`](Self::pace), [`rate_limit`](Self::rate_limit), [`batch`](Self::batch),
+/// [`retry`](Self::retry)) holds its timer in place and so is not `Unpin`: to call `next()` on it,
+/// pin it first, with `std::pin::pin!` or `.boxed()`.
 pub trait FlowExt: Stream {
     /// Lets items through at least `interval` apart: see [`Pace`].
     fn pace(self, interval: Duration) -> Pace<Self>

@@ -58,6 +58,7 @@ where
         connect,
         backoff,
         delays: backoff.delays(),
+        attempts: 0,
         healthy_after: HEALTHY_AFTER,
         final_if: None,
         resume: None,
@@ -91,10 +92,12 @@ pin_project! {
         connect: C,
         backoff: Backoff,
         delays: Delays,
+        // Calls of `connect` since the last healthy connection.
+        attempts: u32,
         healthy_after: Duration,
         final_if: Option<Box<dyn FnMut(&E) -> bool + Send>>,
         resume: Option<Box<dyn FnMut(&T) -> Option<K> + Send>>,
-        observe: Option<Box<dyn FnMut(ConnectionState<'_, E>) + Send>>,
+        observe: Option<Box<dyn FnMut(ConnectionState<&E>) + Send>>,
         token: Option<K>,
         #[pin]
         timer: Option<Sleep>,
@@ -116,7 +119,7 @@ pin_project! {
 
 /// A change of state, told to [`Reconnecting::on_change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionState<'a, E> {
+pub enum ConnectionState<E> {
     /// `connect` was called; `attempt` counts from 1 since the last healthy connection.
     Connecting {
         /// Which attempt this is.
@@ -129,13 +132,27 @@ pub enum ConnectionState<'a, E> {
         /// How long until the next attempt.
         wait: Duration,
         /// What went wrong; `None` where the connection simply ended.
-        error: Option<&'a E>,
+        error: Option<E>,
     },
     /// No further attempt will be made.
     GaveUp {
         /// What went wrong last; `None` where the connection simply ended.
-        error: Option<&'a E>,
+        error: Option<E>,
     },
+}
+
+impl<E> ConnectionState<E> {
+    /// The same with another error: `state.map_error(ToString::to_string)` can be kept.
+    pub fn map_error<F>(self, map: impl FnOnce(E) -> F) -> ConnectionState<F> {
+        match self {
+            Self::Connecting { attempt } => ConnectionState::Connecting { attempt },
+            Self::Connected => ConnectionState::Connected,
+            Self::Waiting { wait, error } => {
+                ConnectionState::Waiting { wait, error: error.map(map) }
+            }
+            Self::GaveUp { error } => ConnectionState::GaveUp { error: error.map(map) },
+        }
+    }
 }
 
 /// The one error of a [`Reconnecting`] stream, before its end.
@@ -184,10 +201,7 @@ impl<C, Fut, S, T, E, K> Reconnecting<C, Fut, S, T, E, K> {
     }
 
     /// Calls this at every change of state, from inside the poll that makes it.
-    pub fn on_change(
-        mut self,
-        observe: impl FnMut(ConnectionState<'_, E>) + Send + 'static,
-    ) -> Self {
+    pub fn on_change(mut self, observe: impl FnMut(ConnectionState<&E>) + Send + 'static) -> Self {
         self.observe = Some(Box::new(observe));
         self
     }
@@ -234,6 +248,7 @@ where
                         lost => {
                             if since.elapsed() >= *this.healthy_after {
                                 *this.delays = this.backoff.delays();
+                                *this.attempts = 0;
                             }
                             lost.and_then(Result::err)
                         }
@@ -273,15 +288,16 @@ where
         let mut this = self.project();
         let attempt = (this.connect)(this.token.clone());
         this.state.set(State::Connecting { attempt });
+        *this.attempts = this.attempts.saturating_add(1);
         if let Some(observe) = this.observe {
-            observe(ConnectionState::Connecting { attempt: this.delays.taken() + 1 });
+            observe(ConnectionState::Connecting { attempt: *this.attempts });
         }
     }
 
     /// Sets the timer for the next attempt, or gives up.
     fn lost(self: Pin<&mut Self>, error: Option<E>) -> Option<GaveUp<E>> {
         let mut this = self.project();
-        let attempts = this.delays.taken() + 1;
+        let attempts = *this.attempts;
         let is_final = match (&error, this.final_if) {
             (Some(error), Some(is_final)) => is_final(error),
             _ => false,
@@ -403,6 +419,31 @@ mod tests {
         assert_eq!(gave_up, GaveUp { attempts: 3, error: Some("refused") });
         assert_eq!(gave_up.to_string(), "gave up connecting after 3 attempts: refused");
         assert_eq!(stream.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_count_from_the_last_healthy_connection() {
+        let mut script = vec![cut_after(HEALTHY_AFTER)].into_iter();
+        let connect = move |_: Option<()>| std::future::ready(script.next().flatten().ok_or("no"));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let states = Arc::clone(&seen);
+        let stream = reconnect(connect, backoff().retries(2)).on_change(move |state| {
+            states.lock().unwrap().push(state.map_error(|error| *error));
+        });
+        let gave_up = GaveUp { attempts: 2, error: Some("no") };
+        assert_eq!(stream.collect::<Vec<_>>().await, [Err(gave_up)]);
+        use ConnectionState::{Connected, Connecting, GaveUp as Over, Waiting};
+        let waiting = |ms, error| Waiting { wait: Duration::from_millis(ms), error: Some(error) };
+        let expected = [
+            Connecting { attempt: 1 },
+            Connected,
+            waiting(100, "cut"),
+            Connecting { attempt: 1 },
+            waiting(200, "no"),
+            Connecting { attempt: 2 },
+            Over { error: Some("no") },
+        ];
+        assert_eq!(*seen.lock().unwrap(), expected);
     }
 
     #[tokio::test(start_paused = true)]

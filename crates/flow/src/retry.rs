@@ -14,7 +14,8 @@ use crate::timer::{after, arm};
 pin_project! {
     /// Stream for the [`retry`](crate::FlowExt::retry) method.
     ///
-    /// Runs the work on one item at a time. Where it fails, it waits as the [`Backoff`] says and
+    /// Runs the work on one item at a time. The future that `work` returns can't borrow the item:
+    /// clone what it needs, or put an `Arc` in the stream. Where it fails, it waits as the [`Backoff`] says and
     /// runs it again on the same item. Once no retry is left, or the error is not one of those
     /// [`only_if`](Retry::only_if) names, the error is passed on and the next item follows, unless
     /// [`fallback`](Retry::fallback) or [`end_on_failure`](Retry::end_on_failure) says otherwise.

@@ -62,6 +62,7 @@ fn auto_traits_are_as_stated() {
         FanOut<Local>                        => false false true,
         Consumer<NotSync>                    => true true true,
         Consumer<NotSend>                    => false false true,
+        ConsumerGauge<NotSync>               => true true true,
         FanOutHandle<NotSync>                => true true true,
         FairMerge<u32, S>                    => true true true,
         FairMerge<u32, Local>                => false false true,
