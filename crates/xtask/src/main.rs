@@ -1,0 +1,58 @@
+//! Tidegate's development commands, run as `cargo xtask COMMAND`.
+
+use std::env;
+use std::process::ExitCode;
+
+/// `cargo xtask bench`.
+mod bench;
+
+/// `cargo xtask licences`.
+mod licences;
+
+/// One command line, run and timed.
+mod step;
+
+/// `cargo xtask test`.
+mod test;
+
+const HELP: &str = "\
+Tidegate's development commands
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  test            Fetch what the tests need and run all of them: unit, integration, examples,
+                  documentation, models of concurrency, and a short run of the benchmarks
+  bench [FILTER]  Run the benchmarks; without a filter, keep the result in benches/runs/
+  licences        Check that every dependency's licence fits ours
+
+Examples:
+  cargo xtask test
+  cargo xtask bench merge
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        ["test"] => test::run(),
+        ["bench"] => bench::run(None),
+        ["bench", filter] if !filter.starts_with('-') => bench::run(Some(filter)),
+        ["licences"] => licences::run(),
+        [] | ["help" | "-h" | "--help"] | [_, "-h" | "--help"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => {
+            eprintln!("xtask: `{}` is no command; see `cargo xtask --help`", args.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
