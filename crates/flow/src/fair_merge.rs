@@ -196,14 +196,17 @@ impl<K: Clone + Eq + Hash, S: Stream> Stream for FairMerge<K, S> {
         let this = &mut *self;
         let open = this.serve();
         this.woken.drain_into(&mut this.ready);
-        // Each input is asked once at the most: one that keeps waking itself (its task's budget is
-        // spent, say) must let this task yield.
+        // Each input is asked once at the most: one that keeps waking itself must let this task
+        // yield. When the task's budget is spent, every tokio input says `Pending`: asking the rest
+        // would cost a poll each for nothing.
         for _ in 0..this.ready.len() {
-            let Some(turn) = this.ready.pop_front() else {
-                break;
-            };
+            let Some(turn) = this.ready.pop_front() else { break };
             if let Some(merged) = this.take_turn(&turn) {
                 return Poll::Ready(Some(merged));
+            }
+            if !tokio::task::coop::has_budget_remaining() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         if this.inputs.is_empty() && !open {

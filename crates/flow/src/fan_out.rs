@@ -504,4 +504,26 @@ mod loom_tests {
             leaving.join().unwrap();
         });
     }
+
+    /// A consumer that comes while the fan-out runs gets what comes after it, or the end.
+    #[test]
+    fn loom_fan_out_takes_a_consumer_on_the_way() {
+        model(|| {
+            let fan_out = FanOut::new(Numbers(0..2));
+            let handle = fan_out.handle();
+            let joining = thread::spawn(move || {
+                let mut consumer = handle.subscribe(nz!(4), WhenFull::DropNewest);
+                drop(handle);
+                block_on(async {
+                    while std::future::poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx))
+                        .await
+                        .is_some()
+                    {}
+                });
+                assert_eq!(consumer.ended(), Some(Ended::Finished));
+            });
+            block_on(fan_out);
+            joining.join().unwrap();
+        });
+    }
 }

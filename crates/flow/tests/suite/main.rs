@@ -5,6 +5,7 @@
 mod auto_traits;
 mod budget;
 mod contract;
+mod cooperation;
 mod fan_out;
 mod meter;
 mod names;

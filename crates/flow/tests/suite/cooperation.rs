@@ -1,0 +1,81 @@
+//! Polls stay in proportion to items: nested, in great numbers, and under tokio's task budget.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use futures::stream::LocalBoxStream;
+use futures::{Stream, StreamExt};
+use tidegate_flow::{FairMerge, Merged};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Counts the polls of the stream inside.
+struct Counted<S>(S, Rc<Cell<usize>>);
+
+impl<S: Stream + Unpin> Stream for Counted<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        self.1.set(self.1.get() + 1);
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+/// Channels that are full of items; receiving from one spends the task's budget.
+fn channels(count: usize, items: usize) -> Vec<ReceiverStream<usize>> {
+    let channel = |_| {
+        let (sender, receiver) = mpsc::channel(items);
+        (0..items).for_each(|item| sender.try_send(item).unwrap());
+        ReceiverStream::new(receiver)
+    };
+    (0..count).map(channel).collect()
+}
+
+fn merged(sources: Vec<LocalBoxStream<'static, usize>>) -> LocalBoxStream<'static, usize> {
+    let mut merge = FairMerge::new();
+    for (key, source) in sources.into_iter().enumerate() {
+        merge.insert(key, source);
+    }
+    let item = |merged| match merged {
+        Merged::Item(_, item) => Some(item),
+        Merged::Ended(_) => None,
+    };
+    merge.filter_map(move |merged| std::future::ready(item(merged))).boxed_local()
+}
+
+/// Drains a tree of merges, `width` inputs at each of `depth` levels; gives polls of its leaves.
+async fn polls(width: usize, depth: u32, items: usize) -> usize {
+    let polls = Rc::new(Cell::new(0));
+    let leaves = channels(width.pow(depth), items).into_iter();
+    let mut level: Vec<LocalBoxStream<'static, usize>> =
+        leaves.map(|leaf| Counted(leaf, Rc::clone(&polls)).boxed_local()).collect();
+    while level.len() > 1 {
+        let mut rest = level.into_iter();
+        level = std::iter::from_fn(|| {
+            let inputs: Vec<_> = rest.by_ref().take(width).collect();
+            (!inputs.is_empty()).then(|| merged(inputs))
+        })
+        .collect();
+    }
+    let all = level.remove(0).count().await;
+    assert_eq!(all, width.pow(depth) * items);
+    polls.get()
+}
+
+#[tokio::test]
+async fn nesting_five_deep_costs_at_most_twice_the_polls() {
+    let flat = polls(243, 1, 100).await;
+    let nested = polls(3, 5, 100).await;
+    assert!(nested <= 2 * flat, "{nested} polls nested, {flat} flat");
+}
+
+#[tokio::test]
+async fn many_inputs_that_spend_the_task_budget_stay_linear() {
+    for count in [100, 1_000, 20_000] {
+        let polls = polls(count, 1, 10).await;
+        // Each item, each end, and one vain poll of each input when the budget is spent.
+        assert!(polls <= 4 * count * 10, "{polls} polls for {} items", count * 10);
+    }
+}
