@@ -11,8 +11,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::timer::{after, arm};
 
-/// While a source is always ready, its timer is never asked; look at the clock this often instead.
-const ROWS_PER_CLOCK_READ: usize = 64;
+/// While a source is always ready, its timer is never asked. The clock is read instead: after so
+/// many rows, then whenever they have doubled, and from half the age on every so many rows.
+const ROWS_PER_LOOK: usize = 64;
 
 /// When a batch is full, for [`batch`](crate::FlowExt::batch): whichever limit is reached first.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,10 @@ impl<W> BatchLimits<W> {
 
 /// What an item weighs against [`BatchLimits::bytes`]: a closure, or nothing.
 pub trait Weigh<T> {
+    /// Whether there is a weight at all: where there is none, nothing is added up.
+    #[doc(hidden)]
+    const WEIGHS: bool = true;
+
     /// The weight of one item, in bytes.
     fn weigh(&mut self, item: &T) -> usize;
 }
@@ -58,6 +63,8 @@ pub trait Weigh<T> {
 pub struct Unweighed;
 
 impl<T> Weigh<T> for Unweighed {
+    const WEIGHS: bool = false;
+
     fn weigh(&mut self, _: &T) -> usize {
         0
     }
@@ -106,6 +113,8 @@ pin_project! {
         limits: BatchLimits<W>,
         items: Vec<S::Item>,
         bytes: usize,
+        // At how many rows to look whether that is enough; 1, to set the deadline, in a new batch.
+        next_look: usize,
         deadline: Option<Instant>,
         armed: bool,
         ended: bool,
@@ -120,26 +129,48 @@ impl<S: Stream, W: Weigh<S::Item>> Batch<S, W> {
             limits,
             items: Vec::new(),
             bytes: 0,
+            next_look: 1,
             deadline: None,
             armed: false,
             ended: false,
         }
     }
 
-    /// Takes the batch; the next one has room for as many, and begins with `first`.
-    fn take(self: Pin<&mut Self>, first: Option<(S::Item, usize)>) -> Vec<S::Item> {
+    /// Whether the batch has all its rows, or its age; if not, when to look again.
+    #[cold]
+    fn look(self: Pin<&mut Self>) -> bool {
         let this = self.project();
+        let (rows, rows_max) = (this.items.len(), this.limits.rows.get());
+        *this.next_look = rows_max;
+        let Some(age) = this.limits.age else { return rows >= rows_max };
+        let now = Instant::now();
+        let deadline = *this.deadline.get_or_insert_with(|| after(now, age));
+        let left = deadline.saturating_duration_since(now);
+        let step = if left > age / 2 { rows.max(ROWS_PER_LOOK) } else { ROWS_PER_LOOK };
+        *this.next_look = rows_max.min(rows.saturating_add(step));
+        rows >= rows_max || (rows > 1 && left.is_zero())
+    }
+
+    /// Takes the batch; the next one has room for as many, and begins with `first`.
+    fn take(mut self: Pin<&mut Self>, first: Option<(S::Item, usize)>) -> Vec<S::Item> {
+        let this = self.as_mut().project();
         let room = if *this.ended { 0 } else { this.items.len() };
         let batch = std::mem::replace(this.items, Vec::with_capacity(room));
         *this.bytes = 0;
+        *this.next_look = 1;
         *this.deadline = None;
         *this.armed = false;
         if let Some((item, weight)) = first {
             this.items.push(item);
             *this.bytes = weight;
-            *this.deadline = this.limits.age.map(|age| after(Instant::now(), age));
+            self.look();
         }
         batch
+    }
+
+    fn is_full(&self) -> bool {
+        let rows = self.items.len();
+        rows >= self.limits.rows.get() || (rows > 0 && self.bytes >= self.limits.bytes)
     }
 }
 
@@ -147,36 +178,36 @@ impl<S: Stream, W: Weigh<S::Item>> Stream for Batch<S, W> {
     type Item = Vec<S::Item>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Vec<S::Item>>> {
+        if self.is_full() {
+            return Poll::Ready(Some(self.take(None))); // the item that did not fit, and is enough
+        }
+        let mut this = self.as_mut().project();
         loop {
-            let mut this = self.as_mut().project();
-            let rows = this.items.len();
-            if rows >= this.limits.rows.get() || (rows > 0 && *this.bytes >= this.limits.bytes) {
-                return Poll::Ready(Some(self.take(None)));
-            }
             if *this.ended {
-                return Poll::Ready((rows > 0).then(|| self.take(None)));
+                let left = !this.items.is_empty();
+                return Poll::Ready(left.then(|| self.take(None)));
             }
-            match this.source.poll_next(cx) {
+            match this.source.as_mut().poll_next(cx) {
                 Poll::Ready(Some(item)) => {
-                    let weight = this.limits.weigh.weigh(&item);
-                    if rows > 0 && weight > this.limits.bytes.saturating_sub(*this.bytes) {
-                        return Poll::Ready(Some(self.take(Some((item, weight)))));
+                    let mut heavy = false;
+                    if W::WEIGHS {
+                        let weight = this.limits.weigh.weigh(&item);
+                        let room = this.limits.bytes.saturating_sub(*this.bytes);
+                        if weight > room && !this.items.is_empty() {
+                            return Poll::Ready(Some(self.take(Some((item, weight)))));
+                        }
+                        *this.bytes = this.bytes.saturating_add(weight);
+                        heavy = weight >= room;
                     }
                     this.items.push(item);
-                    *this.bytes += weight;
-                    if rows == 0 {
-                        *this.deadline = this.limits.age.map(|age| after(Instant::now(), age));
-                    } else if rows.is_multiple_of(ROWS_PER_CLOCK_READ)
-                        && this.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-                    {
+                    if heavy || (this.items.len() >= *this.next_look && self.as_mut().look()) {
                         return Poll::Ready(Some(self.take(None)));
                     }
+                    this = self.as_mut().project();
                 }
                 Poll::Ready(None) => *this.ended = true,
                 Poll::Pending => {
-                    let Some(deadline) = *this.deadline else {
-                        return Poll::Pending;
-                    };
+                    let Some(deadline) = *this.deadline else { return Poll::Pending };
                     if !std::mem::replace(this.armed, true) {
                         arm(this.timer.as_mut(), deadline);
                     }
@@ -262,7 +293,7 @@ mod tests {
         });
         let limits = BatchLimits::rows(nz!(1_000_000)).age(Duration::from_millis(100));
         let batch = Box::pin(slow.batch(limits)).next().await.unwrap();
-        assert!(batch.len() <= 100 + ROWS_PER_CLOCK_READ + 1, "{} rows", batch.len());
+        assert!(batch.len() <= 100 + ROWS_PER_LOOK + 1, "{} rows", batch.len());
     }
 
     #[test]

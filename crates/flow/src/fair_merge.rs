@@ -12,6 +12,9 @@ use slab::Slab;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock, park, wake};
 
+/// How often in one poll an input may be asked that wakes itself while it is asked.
+const ROUNDS_PER_POLL: usize = 2;
+
 /// Many sources as one stream, with keys; sources come and go while it runs.
 ///
 /// Sources that have something take turns, one item each, so `k` sources that are always ready get
@@ -195,18 +198,20 @@ impl<K: Clone + Eq + Hash, S: Stream> Stream for FairMerge<K, S> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let open = this.serve();
-        this.woken.drain_into(&mut this.ready);
-        // Each input is asked once at the most: one that keeps waking itself must let this task
-        // yield. When the task's budget is spent, every tokio input says `Pending`: asking the rest
-        // would cost a poll each for nothing.
-        for _ in 0..this.ready.len() {
-            let Some(turn) = this.ready.pop_front() else { break };
-            if let Some(merged) = this.take_turn(&turn) {
-                return Poll::Ready(Some(merged));
-            }
-            if !tokio::task::coop::has_budget_remaining() {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+        // Each input is asked once, and once more if it woke meanwhile; one that keeps waking itself
+        // must let this task yield. When the task's budget is spent, every tokio input says
+        // `Pending`: asking the rest would cost a poll each for nothing.
+        for _ in 0..ROUNDS_PER_POLL {
+            this.woken.drain_into(&mut this.ready);
+            for _ in 0..this.ready.len() {
+                let Some(turn) = this.ready.pop_front() else { break };
+                if let Some(merged) = this.take_turn(&turn) {
+                    return Poll::Ready(Some(merged));
+                }
+                if !tokio::task::coop::has_budget_remaining() {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
         }
         if this.inputs.is_empty() && !open {

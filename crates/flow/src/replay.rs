@@ -13,6 +13,9 @@ use slab::Slab;
 
 use crate::sync::{Mutex, lock, park};
 
+/// How many items a subscriber takes from the ring at a time, so that not each one costs a lock.
+const READ_AHEAD: usize = 32;
+
 /// A broadcast: a ring of the last `n` items, numbered from 0 (or a number of your choice) up.
 ///
 /// Publishing never waits: the newest item takes the place of the oldest. Subscribers read the ring
@@ -21,7 +24,7 @@ use crate::sync::{Mutex, lock, park};
 /// one is dropped, subscribers get what is left and the end.
 ///
 /// - **Ordering**: every subscriber sees ids grow, by one unless it is told otherwise.
-/// - **Buffering**: `n` items, whatever the number of subscribers.
+/// - **Buffering**: `n` items, and up to 32 that a subscriber has read ahead of its consumer.
 /// - **Cancellation**: dropping a future that waits for the next item loses nothing; a
 ///   [`Subscription`] that is dropped is forgotten.
 /// - **End, error**: see above; there are no errors but [`Lagged`], after which the stream goes on.
@@ -137,7 +140,8 @@ impl<T> Replay<T> {
 
     fn subscription(&self, ring: &mut Ring<T>, next_id: u64) -> Subscription<T> {
         let place = ring.waiting.insert(None);
-        Subscription { ring: Arc::clone(&self.ring), place, next_id, ended: false }
+        let ahead = VecDeque::new();
+        Subscription { ring: Arc::clone(&self.ring), place, next_id, ahead, ended: false }
     }
 }
 
@@ -175,7 +179,9 @@ impl<T> Drop for Replay<T> {
 pub struct Subscription<T> {
     ring: Arc<Mutex<Ring<T>>>,
     place: usize,
+    // The id of the next item to yield; those that were read ahead begin with it.
     next_id: u64,
+    ahead: VecDeque<T>,
     ended: bool,
 }
 
@@ -194,6 +200,10 @@ impl<T: Clone> Stream for Subscription<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if let Some(item) = this.ahead.pop_front() {
+            this.next_id += 1;
+            return Poll::Ready(Some(Ok((this.next_id - 1, item))));
+        }
         let mut ring = lock(&this.ring);
         let id = this.next_id;
         let oldest = ring.oldest_id();
@@ -201,9 +211,12 @@ impl<T: Clone> Stream for Subscription<T> {
             this.next_id = oldest;
             return Poll::Ready(Some(Err(Lagged { missed: oldest - id })));
         }
-        if let Some(item) = ring.items.get((id - oldest) as usize) {
+        let mut unread = ring.items.range((id - oldest) as usize..);
+        if let Some(item) = unread.next() {
+            let item = item.clone();
+            this.ahead.extend(unread.take(READ_AHEAD - 1).cloned());
             this.next_id = id + 1;
-            return Poll::Ready(Some(Ok((id, item.clone()))));
+            return Poll::Ready(Some(Ok((id, item))));
         }
         if ring.publishers == 0 {
             this.ended = true;
@@ -219,12 +232,14 @@ impl<T: Clone> Stream for Subscription<T> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let ring = lock(&self.ring);
-        let behind = ring.next_id - self.next_id;
+        let ahead = self.ahead.len();
+        let read = self.next_id + ahead as u64;
+        let unread = ring.next_id - read;
         if ring.publishers > 0 {
-            return (usize::from(behind > 0), None);
+            return (ahead.saturating_add((unread > 0).into()), None);
         }
-        let lagged = self.next_id < ring.oldest_id();
-        let left = behind.min(ring.items.len() as u64) as usize + usize::from(lagged);
+        let lagged = read < ring.oldest_id();
+        let left = ahead + unread.min(ring.items.len() as u64) as usize + usize::from(lagged);
         (left, Some(left))
     }
 }
@@ -320,23 +335,29 @@ mod tests {
         ) {
             let replay = Replay::new(NonZeroUsize::new(capacity).unwrap());
             let mut published = 0_u64;
-            let mut readers: Vec<(Subscription<u64>, u64)> = Vec::new();
+            // Each with the id it reads next, and the id up to which it has read ahead.
+            let mut readers: Vec<(Subscription<u64>, u64, u64)> = Vec::new();
             for (action, which) in steps {
                 match (action, readers.get_mut(which)) {
-                    (0, _) => readers.push((replay.subscribe(), published)),
+                    (0, _) => readers.push((replay.subscribe(), published, published)),
                     (1, _) if published > which as u64 => {
                         let seen = published - 1 - which as u64;
-                        readers.push((replay.subscribe_after(seen).unwrap(), seen + 1));
+                        let reader = replay.subscribe_after(seen).unwrap();
+                        readers.push((reader, seen + 1, seen + 1));
                     }
                     (2 | 3, _) => {
                         prop_assert_eq!(replay.publish(published * 10), published);
                         published += 1;
                     }
-                    (4, Some((reader, at))) => {
+                    (4, Some((reader, at, ahead))) => {
                         let oldest = published.saturating_sub(capacity as u64);
-                        let expected = if *at < oldest {
+                        let expected = if *at == *ahead && *at < oldest {
+                            *ahead = oldest;
                             Some(Err(Lagged { missed: oldest - std::mem::replace(at, oldest) }))
                         } else if *at < published {
+                            if *at == *ahead {
+                                *ahead = published.min(*at + READ_AHEAD as u64);
+                            }
                             *at += 1;
                             Some(Ok((*at - 1, (*at - 1) * 10)))
                         } else {

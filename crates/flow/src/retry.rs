@@ -59,8 +59,9 @@ pin_project! {
         work: F,
         only_if: Option<Box<dyn FnMut(&S::Error) -> bool + Send>>,
         given_up: GivenUp<S::Ok, U, S::Error>,
-        // The item and the waits left for it; both while an attempt runs or is waited for.
-        item: Option<(S::Ok, Delays)>,
+        // While an attempt runs or is waited for; the waits once it has failed.
+        item: Option<S::Ok>,
+        delays: Option<Delays>,
         ended: bool,
     }
 }
@@ -98,6 +99,7 @@ where
             only_if: None,
             given_up: GivenUp::PassOn,
             item: None,
+            delays: None,
             ended: false,
         }
     }
@@ -145,7 +147,8 @@ where
                     match ready!(this.source.as_mut().poll_next(cx)) {
                         Some(Ok(item)) => {
                             let attempt = (this.work)(&item);
-                            *this.item = Some((item, this.backoff.delays()));
+                            *this.item = Some(item);
+                            *this.delays = None;
                             this.state.set(State::Working { attempt });
                         }
                         Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -156,17 +159,16 @@ where
                 StateProj::Working { attempt } => {
                     let result = ready!(attempt.poll(cx));
                     this.state.set(State::Idle);
-                    let Some((item, mut delays)) = this.item.take() else {
-                        continue;
-                    };
+                    let Some(item) = this.item.take() else { continue };
                     let error = match result {
                         Ok(output) => return Poll::Ready(Some(Ok(output))),
                         Err(error) => error,
                     };
                     let retryable = this.only_if.as_mut().is_none_or(|only_if| only_if(&error));
+                    let delays = this.delays.get_or_insert_with(|| this.backoff.delays());
                     if retryable && let Some(wait) = delays.next() {
                         arm(this.timer.as_mut(), after(Instant::now(), wait));
-                        *this.item = Some((item, delays));
+                        *this.item = Some(item);
                         this.state.set(State::Waiting);
                         continue;
                     }
@@ -184,7 +186,7 @@ where
                     if let Some(timer) = this.timer.as_mut().as_pin_mut() {
                         ready!(timer.poll(cx));
                     }
-                    let Some((item, _)) = this.item else { continue };
+                    let Some(item) = this.item else { continue };
                     let attempt = (this.work)(item);
                     this.state.set(State::Working { attempt });
                 }

@@ -69,7 +69,7 @@ fn auto_traits_are_as_stated() {
         MergeHandle<u32, S>                  => true true true,
         Replay<NotSync>                      => true true true,
         Replay<NotSend>                      => false false true,
-        Subscription<NotSync>                => true true true,
+        Subscription<NotSync>                => true false true,
         ByteBudget                           => true true true,
         BudgetHolder                         => true true true,
         Permit                               => true true true,
