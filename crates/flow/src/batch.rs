@@ -137,18 +137,19 @@ impl<S: Stream, W: Weigh<S::Item>> Batch<S, W> {
     }
 
     /// Whether the batch has all its rows, or its age; if not, when to look again.
-    #[cold]
     fn look(self: Pin<&mut Self>) -> bool {
         let this = self.project();
         let (rows, rows_max) = (this.items.len(), this.limits.rows.get());
         *this.next_look = rows_max;
-        let Some(age) = this.limits.age else { return rows >= rows_max };
+        let Some(age) = this.limits.age.filter(|_| rows < rows_max) else {
+            return rows >= rows_max;
+        };
         let now = Instant::now();
         let deadline = *this.deadline.get_or_insert_with(|| after(now, age));
         let left = deadline.saturating_duration_since(now);
         let step = if left > age / 2 { rows.max(ROWS_PER_LOOK) } else { ROWS_PER_LOOK };
         *this.next_look = rows_max.min(rows.saturating_add(step));
-        rows >= rows_max || (rows > 1 && left.is_zero())
+        rows > 1 && left.is_zero()
     }
 
     /// Takes the batch; the next one has room for as many, and begins with `first`.
