@@ -8,21 +8,23 @@ use crate::step::{Step, root, write};
 /// Runs all, or those whose name has the filter in it; only a full run is kept.
 pub(crate) fn run(filter: Option<&str>) -> Result<(), String> {
     let command = "cargo bench -p tidegate-flow --bench operators --";
-    let command = [command, filter.unwrap_or_default()].join(" ");
-    let output = Step { env: &[], command: &command }.run()?;
-    if filter.is_some() {
-        return Ok(());
+    if let Some(filter) = filter {
+        return Step { env: &[], command: &format!("{command} {filter}") }.run().map(drop);
     }
     let date = said("date -u +%F")?;
     let processor = processor();
+    let folder = root().join("benches/runs").join(format!("{date}-{}", slug(&processor)));
+    let raw = folder.join("operators.csv");
+    write(&raw, "")?; // makes the folder
+    let raw = raw.to_str().ok_or("the checkout's path is not UTF-8")?;
+    let output = Step { env: &[], command: &format!("{command} --raw {raw}") }.run()?;
     let head = format!(
         "# {date}, {processor}, {} cores\n\n{}, commit {}\n\n",
         available_parallelism().map_or(0, usize::from),
         said("rustc --version")?,
         said("git describe --always --dirty")?,
     );
-    let folder = root().join("benches/runs").join(format!("{date}-{}", slug(&processor)));
-    let path = folder.join("flow.md");
+    let path = folder.join("operators.md");
     write(&path, &(head + &output))?;
     println!("\nkept in {}", path.display());
     Ok(())
