@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::{FusedStream, Stream};
 use pin_project_lite::pin_project;
-use tokio::task::JoinSet;
+use slab::Slab;
 
-use crate::task::{Task, surface};
+use crate::queue::{Capacity, Queue};
+use crate::task::Task;
 
 pin_project! {
     /// Stream for the [`concurrent_map`](crate::FlowExt::concurrent_map) method.
@@ -136,14 +138,29 @@ pin_project! {
         source: S,
         map: F,
         max: usize,
-        tasks: JoinSet<R>,
+        tasks: Slab<Task<()>>,
+        done: Arc<Queue<Done<R>>>,
+        // A task that ended without a result: its panic is about to surface.
+        broken: Option<Task<()>>,
         ended: bool,
     }
 }
 
-impl<S, F, R: 'static> ConcurrentMapUnordered<S, F, R> {
+/// The place of a task, and its result; none where it panicked or was stopped.
+type Done<R> = (usize, Option<R>);
+
+impl<S, F, R> ConcurrentMapUnordered<S, F, R> {
     pub(crate) fn new(source: S, max: NonZeroUsize, map: F) -> Self {
-        Self { source, map, max: max.get(), tasks: JoinSet::new(), ended: false }
+        Self {
+            source,
+            map,
+            max: max.get(),
+            tasks: Slab::new(),
+            // There is room for the result of every task, so that none ever waits.
+            done: Arc::new(Queue::new(Capacity::fixed(max))),
+            broken: None,
+            ended: false,
+        }
     }
 }
 
@@ -157,21 +174,32 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Fut::Output>> {
         let mut this = self.project();
+        if let Some(broken) = this.broken {
+            ready!(broken.poll_join(cx));
+        }
         while !*this.ended && this.tasks.len() < *this.max {
             match this.source.as_mut().poll_next(cx) {
                 Poll::Ready(Some(item)) => {
-                    this.tasks.spawn((this.map)(item));
+                    let place = this.tasks.vacant_entry();
+                    let done = Arc::clone(this.done);
+                    let job = Job { future: (this.map)(item), done, place: Some(place.key()) };
+                    place.insert(Task::spawn(job));
                 }
                 Poll::Ready(None) => *this.ended = true,
                 Poll::Pending => break,
             }
         }
-        match ready!(this.tasks.poll_join_next(cx)) {
-            Some(Ok(output)) => Poll::Ready(Some(output)),
-            Some(Err(error)) => surface(error),
-            None if *this.ended => Poll::Ready(None),
-            None => Poll::Pending,
+        if this.tasks.is_empty() {
+            return if *this.ended { Poll::Ready(None) } else { Poll::Pending };
         }
+        let Some((place, result)) = ready!(this.done.poll_pop(cx)) else {
+            return Poll::Ready(None);
+        };
+        let task = this.tasks.remove(place);
+        if result.is_none() {
+            ready!(this.broken.insert(task).poll_join(cx));
+        }
+        Poll::Ready(result)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -187,6 +215,41 @@ where
 {
     fn is_terminated(&self) -> bool {
         self.ended && self.tasks.is_empty()
+    }
+}
+
+pin_project! {
+    /// A future that puts its output in a queue; and nothing in the place of it, if it is dropped
+    /// before that.
+    struct Job<Fut: Future> {
+        #[pin]
+        future: Fut,
+        done: Arc<Queue<Done<Fut::Output>>>,
+        place: Option<usize>,
+    }
+
+    impl<Fut: Future> PinnedDrop for Job<Fut> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(place) = this.place.take() {
+                let pushed = this.done.try_push((place, None));
+                debug_assert!(pushed.is_ok(), "there is room for every task");
+            }
+        }
+    }
+}
+
+impl<Fut: Future> Future for Job<Fut> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let output = ready!(this.future.poll(cx));
+        if let Some(place) = this.place.take() {
+            let pushed = this.done.try_push((place, Some(output)));
+            debug_assert!(pushed.is_ok(), "there is room for every task");
+        }
+        Poll::Ready(())
     }
 }
 

@@ -33,7 +33,7 @@ impl<R> Drop for Task<R> {
 /// Carries a task's panic on; a task that was cancelled by others has no output to give, and to
 /// call that an end would lose what it had in hand.
 #[expect(clippy::panic, reason = "the alternative is an end that isn't one: lost items")]
-pub(crate) fn surface(error: JoinError) -> ! {
+fn surface(error: JoinError) -> ! {
     match error.try_into_panic() {
         Ok(panic) => resume_unwind(panic),
         Err(error) => panic!("a stream's task was stopped with its runtime: {error}"),
