@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test there is.
 //!
 //! Tests that need a server are `#[ignore]`d for plain `cargo test`, and run here. No test needs
-//! one yet; what they will need is fetched at the head of [`run`].
+//! one yet; what they will need is fetched before the first of them runs.
 
 use crate::step::{Step, target_dir};
 
