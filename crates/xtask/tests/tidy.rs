@@ -169,7 +169,8 @@ fn direction(file: &File) -> Vec<String> {
         return Vec::new();
     };
     let may_use: &[&str] = match name {
-        "flow" | "model" | "testkit" | "xtask" => &[],
+        "flow" | "testkit" | "xtask" => &[],
+        "model" => &["flow"],
         "components" | "engine" => &["flow", "model"],
         "sql" => &["model"],
         _ => &["flow", "model", "components", "engine", "sql"],

@@ -1,0 +1,1 @@
+//! Tidegate's codecs, sources, transforms and sinks.

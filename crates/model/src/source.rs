@@ -1,0 +1,84 @@
+//! Where data comes from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow_schema::SchemaRef;
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+use tidegate_flow::BudgetHolder;
+
+use crate::{Position, Result, SourceBatch};
+
+/// What a source reads with: batches in order within each partition, or what went wrong.
+///
+/// After an error the engine drops the stream: `Disconnected` is opened again, after a wait, from
+/// what was read last; everything else ends the run. The end of the stream is the end of the source.
+pub type SourceStream = BoxStream<'static, Result<SourceBatch>>;
+
+/// Where data comes from.
+///
+/// A source reads only when its stream is polled, and only with a permit of its
+/// [holder](SourceContext::holder) in hand, which it ties to the buffer it reads into
+/// (`Bytes::from_owner`). It does not detach tasks, retry, log each record or count: the engine does.
+/// Dropping the stream stops it; what it had not given is read again next time.
+pub trait Source: Send {
+    /// The columns its rows have, before anything is opened.
+    fn schema(&self) -> SchemaRef;
+
+    /// Whether it can go on from a position: what is lost in flight is read again. Without that, a
+    /// crash loses what was in flight, and documentation says so.
+    fn replayable(&self) -> bool;
+
+    /// The bytes it needs to read one batch, whatever its size: its share of the budget can never be
+    /// less.
+    fn bytes_min(&self) -> usize;
+
+    /// Begins to read. Called again after [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected).
+    ///
+    /// # Errors
+    ///
+    /// `Disconnected` where it may work later, `Fatal` where a person has to do something.
+    fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>>;
+}
+
+/// What a source is given when it opens.
+#[derive(Clone, Debug)]
+pub struct SourceContext {
+    /// The component's name in the configuration.
+    pub name: Arc<str>,
+    /// Where to go on, one for each partition that was read before.
+    pub positions: Vec<Position>,
+    /// The source's share of the budget; at least [`Source::bytes_min`] is guaranteed.
+    pub holder: Arc<BudgetHolder>,
+    /// The columns to give, in this order: those of [`Source::schema`] that anyone reads, and
+    /// [`OFFSET`](crate::OFFSET) last where [`offsets`](Self::offsets) is set.
+    pub columns: SchemaRef,
+    /// Whether rows must say where they are, in the column [`OFFSET`](crate::OFFSET).
+    pub offsets: bool,
+    /// Stop at the end of what there is, rather than wait for more.
+    pub once: bool,
+    /// A batch has at most this many bytes of input.
+    pub batch_bytes_max: usize,
+    /// A batch has at most this many rows.
+    pub batch_rows_max: usize,
+    /// Where to say how much there is to read.
+    pub expected: Expected,
+}
+
+/// How many bytes there are to read in all, as far as the source knows: for progress, never for
+/// correctness. 0 is unknown.
+#[derive(Clone, Debug, Default)]
+pub struct Expected(Arc<AtomicU64>);
+
+impl Expected {
+    /// Says how much there is, what is read already included.
+    pub fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What was said last.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

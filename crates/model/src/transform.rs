@@ -1,0 +1,90 @@
+//! Rows in, rows out.
+
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+
+use crate::{Mistake, Result};
+
+/// A transform as configured, before it knows what rows it will get.
+///
+/// Planning does no I/O; `check` plans and stops there.
+pub trait Transform: Send + Sync {
+    /// Which columns of the input it reads, as indices in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// A mistake, with what to write instead, where it does not fit the input's schema.
+    fn columns(&self, input: &SchemaRef) -> Result<Vec<usize>, Mistake>;
+
+    /// Gets ready for rows of exactly this schema: the columns it asked for, perhaps more, perhaps
+    /// with the hidden column [`OFFSET`](crate::OFFSET), which it carries along as its last one.
+    ///
+    /// # Errors
+    ///
+    /// As [`columns`](Transform::columns).
+    fn plan(&self, input: &SchemaRef) -> Result<Box<dyn Stage>, Mistake>;
+
+    /// On how many workers it may run at a time; `None` for as many as there are.
+    fn workers(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// A transform at work: synchronous, without I/O, told the time.
+pub trait Stage: Send {
+    /// The columns of what it gives.
+    fn schema(&self) -> SchemaRef;
+
+    /// Another one for another worker, where rows can go through either; `None` where all must go
+    /// through this one, in order.
+    fn fork(&self) -> Option<Box<dyn Stage>>;
+
+    /// Takes rows from the front of its input, as many as make an output of moderate size, and
+    /// gives what becomes of them and the rest of the input, to be given to it again.
+    ///
+    /// # Errors
+    ///
+    /// What concerns single rows is no error: they are [rejects](Output::rejects). An error ends
+    /// the run.
+    fn apply(&mut self, rows: RecordBatch, at: Moment) -> Result<Output>;
+}
+
+/// The time, as a stage is told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When the rows were read: nanoseconds since the epoch. `now()` in SQL.
+    pub read_at: i64,
+    /// How long the pipeline has been running, by a clock that never jumps.
+    pub elapsed: Duration,
+}
+
+/// What a [`Stage`] gives.
+#[derive(Debug)]
+pub struct Output {
+    /// The rows; perhaps none.
+    pub rows: RecordBatch,
+    /// Rows of the input that could not be worked on.
+    pub rejects: Option<Rejects>,
+    /// What was not looked at yet, at the end of the input. Never all of it.
+    pub rest: Option<RecordBatch>,
+    /// How long to wait before the rows are handed on.
+    pub wait: Duration,
+}
+
+impl Output {
+    /// All rows at once, nothing rejected.
+    pub fn rows(rows: RecordBatch) -> Self {
+        Self { rows, rejects: None, rest: None, wait: Duration::ZERO }
+    }
+}
+
+/// Rows that could not be worked on, as they came in.
+#[derive(Debug)]
+pub struct Rejects {
+    /// The rows, in order, with the columns of the input.
+    pub rows: RecordBatch,
+    /// Why, for each row.
+    pub reasons: Vec<String>,
+}

@@ -1,0 +1,1 @@
+//! SQL for Tidegate's transforms: planned once, evaluated batch by batch.
