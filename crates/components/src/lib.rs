@@ -1,1 +1,16 @@
-//! Tidegate's codecs, sources, transforms and sinks.
+//! Tidegate's codecs, sources, transforms and sinks: one file each, and one line in a table.
+
+#[macro_use]
+mod register;
+
+/// Bytes to rows, rows to bytes.
+pub mod codecs;
+
+/// Where data comes from.
+pub mod sources;
+
+/// Rows in, rows out.
+pub mod transforms;
+
+/// Where data goes.
+pub mod sinks;

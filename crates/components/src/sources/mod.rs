@@ -1,0 +1,8 @@
+//! Where data comes from: one file and one line here for each.
+
+use tidegate_model::SourceSpec;
+
+register! {
+    /// By the name that a configuration's `type` gives them.
+    SOURCES: SourceSpec =>
+}
