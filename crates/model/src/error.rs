@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Invalid,
     /// Nothing helps but a person: end the run, positions safe.
     Fatal,
+    /// Whoever took the data has seen enough (a pipe was closed): end the run, as a success.
+    Closed,
 }
 
 /// What went wrong, as a sentence that names the field, the cause and the remedy; the engine puts
@@ -52,6 +54,11 @@ impl Error {
     /// See [`ErrorKind::Fatal`].
     pub fn fatal(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::Fatal, context)
+    }
+
+    /// See [`ErrorKind::Closed`].
+    pub fn closed(context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Closed, context)
     }
 
     /// Adds what caused it.

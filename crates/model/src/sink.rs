@@ -44,7 +44,8 @@ pub trait Sink: Send {
     ///
     /// # Errors
     ///
-    /// `Disconnected`: tried again, all of it, after a wait. `Fatal`: the run ends.
+    /// `Disconnected`: tried again, all of it, after a wait. `Fatal`: the run ends. `Closed`: it
+    /// ends too, and as a success.
     fn write<'a>(&'a mut self, rows: &'a RecordBatch) -> BoxFuture<'a, Result<Written>>;
 
     /// Makes all that was written durable, and with it how far it has come in each partition that
