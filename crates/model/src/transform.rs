@@ -11,7 +11,7 @@ use crate::{Mistake, Result};
 ///
 /// Planning does no I/O; `check` plans and stops there.
 pub trait Transform: Send + Sync {
-    /// Which columns of the input it reads, as indices in ascending order.
+    /// Which columns of the input it reads itself, as indices in ascending order.
     ///
     /// # Errors
     ///
@@ -25,6 +25,13 @@ pub trait Transform: Send + Sync {
     ///
     /// As [`columns`](Transform::columns).
     fn plan(&self, input: &SchemaRef) -> Result<Box<dyn Stage>, Mistake>;
+
+    /// Whether it hands on its input's columns as they are, whatever they are: then it is given
+    /// what those after it read as well, and its output has the columns of its input. Otherwise
+    /// its output has the columns that its [plan](Transform::plan) says.
+    fn passes_through(&self) -> bool {
+        false
+    }
 
     /// On how many workers it may run at a time; `None` for as many as there are.
     fn workers(&self) -> Option<usize> {
