@@ -32,7 +32,8 @@ pub trait Sink: Send {
     }
 
     /// Gets ready, and says what of each input's partitions it already holds. Called again after
-    /// `Disconnected`.
+    /// `Disconnected`: what was written before that and is not committed yet is then still the
+    /// sink's to keep, for those rows don't come again in this run.
     ///
     /// # Errors
     ///
