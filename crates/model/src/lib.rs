@@ -34,6 +34,9 @@ mod spec;
 /// A component's part of the configuration.
 mod settings;
 
+/// Sizes and times as people write them.
+mod units;
+
 /// What went wrong, and what the engine should do about it.
 mod error;
 
@@ -49,3 +52,4 @@ pub use source::{Expected, Source, SourceContext, SourceStream};
 pub use spec::{Registry, SinkSpec, SourceSpec, TransformSpec};
 pub use tidegate_flow::{BudgetHolder, Permit};
 pub use transform::{Moment, Output, Rejects, Stage, Transform};
+pub use units::{ByteSize, TimeSpan};
