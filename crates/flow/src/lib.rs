@@ -99,7 +99,7 @@ pub use fan_out::{Consumer, ConsumerGauge, Ended, FanOut, FanOutHandle, WhenFull
 pub use in_flight_limit::{InFlight, InFlightLimit, InFlightSlot};
 pub use meter::{Meter, Metered, Reading};
 pub use pace::Pace;
-pub use rate_limit::{Rate, RateLimit};
+pub use rate_limit::{Rate, RateLimit, TokenBucket};
 pub use reconnect::{ConnectionState, GaveUp, Reconnecting, reconnect};
 pub use replay::{Lagged, Replay, Subscription, UnknownId};
 pub use retry::Retry;

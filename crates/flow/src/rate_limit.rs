@@ -78,7 +78,9 @@ pin_project! {
         #[pin]
         timer: Option<Sleep>,
         cost: F,
-        bucket: Bucket,
+        bucket: TokenBucket,
+        // The bucket's times count from here: the first poll.
+        start: Option<Instant>,
         held: Option<S::Item>,
         ended: bool,
     }
@@ -86,8 +88,8 @@ pin_project! {
 
 impl<S: Stream, F: FnMut(&S::Item) -> u64> RateLimit<S, F> {
     pub(crate) fn new(source: S, rate: Rate, burst: NonZeroU64, cost: F) -> Self {
-        let bucket = Bucket::new(rate, burst);
-        Self { source, timer: None, cost, bucket, held: None, ended: false }
+        let bucket = TokenBucket::new(rate, burst);
+        Self { source, timer: None, cost, bucket, start: None, held: None, ended: false }
     }
 }
 
@@ -105,16 +107,21 @@ impl<S: Stream, F: FnMut(&S::Item) -> u64> Stream for RateLimit<S, F> {
                 return Poll::Ready(None);
             };
             let cost = (this.cost)(&item);
-            let Some(due) = this.bucket.pay(cost, Instant::now()) else {
+            let now = Instant::now();
+            let start = *this.start.get_or_insert(now);
+            let wait = this.bucket.pay(cost, now.saturating_duration_since(start));
+            if wait.is_zero() {
                 return Poll::Ready(Some(item));
-            };
+            }
             *this.held = Some(item);
-            arm(this.timer.as_mut(), due);
+            arm(this.timer.as_mut(), after(now, wait));
         }
         if let Some(timer) = this.timer.as_pin_mut() {
             ready!(timer.poll(cx));
         }
-        this.bucket.settle(Instant::now());
+        if let Some(start) = *this.start {
+            this.bucket.settle(start.elapsed());
+        }
         Poll::Ready(this.held.take())
     }
 
@@ -134,54 +141,75 @@ impl<S: Stream, F: FnMut(&S::Item) -> u64> FusedStream for RateLimit<S, F> {
     }
 }
 
-/// The token bucket, told the time.
+/// The token bucket of [`rate_limit`](crate::FlowExt::rate_limit) by itself, for whoever keeps time
+/// otherwise: it is told how long it has been since some fixed start.
+///
+/// It holds at most `burst` units, starts full and fills at the rate; a cost above the burst is paid
+/// once all of it has come in.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate_flow::{Rate, TokenBucket, nz};
+///
+/// let at = Duration::from_millis;
+/// let mut bucket = TokenBucket::new(Rate::per_second(nz!(100)), nz!(10));
+/// assert_eq!(bucket.pay(10, at(0)), at(0)); // the burst
+/// assert_eq!(bucket.pay(5, at(20)), at(30)); // 2 have come in, 3 are to come
+/// bucket.settle(at(50));
+/// assert_eq!(bucket.pay(1, at(50)), at(10));
+/// ```
 #[derive(Clone, Debug)]
-struct Bucket {
+pub struct TokenBucket {
     seconds_each: f64,
     burst: f64,
     tokens: f64,
     /// When `tokens` was right; in the future while an item waits for what it has paid ahead.
-    as_of: Option<Instant>,
+    as_of: Option<Duration>,
 }
 
-impl Bucket {
-    fn new(rate: Rate, burst: NonZeroU64) -> Self {
+impl TokenBucket {
+    /// A full one.
+    pub fn new(rate: Rate, burst: NonZeroU64) -> Self {
         let burst = burst.get() as f64;
         Self { seconds_each: rate.seconds_each, burst, tokens: burst, as_of: None }
     }
 
-    /// Takes the cost, now (`None`) or with what comes in until the instant that is returned; then
-    /// [`settle`](Self::settle) must be called at or after that instant, before the next payment.
-    fn pay(&mut self, cost: u64, now: Instant) -> Option<Instant> {
+    /// Takes the cost: now, or with what comes in during the wait that is returned. After a wait
+    /// [`settle`](Self::settle) must be called before the next payment.
+    pub fn pay(&mut self, cost: u64, now: Duration) -> Duration {
         if self.seconds_each == 0.0 {
-            return None;
+            return Duration::ZERO;
         }
         let gained = self.gained(now);
         // What a late timer was credited beyond the burst stays; time alone fills to the burst.
         self.tokens = self.tokens.max((self.tokens + gained).min(self.burst));
         let missing = cost as f64 - self.tokens;
+        // Later than now only where the last payment was settled early.
+        let from = self.as_of.map_or(now, |then| then.max(now));
         if missing <= 0.0 {
             self.tokens = -missing;
-            self.as_of = Some(now);
-            return None;
+            self.as_of = Some(from);
+            return Duration::ZERO;
         }
         let wait = Duration::try_from_secs_f64(missing * self.seconds_each);
-        let due = after(now, wait.unwrap_or(Duration::MAX));
+        // Less than a clock tells apart is a wait all the same, or the payment would go unsettled.
+        let wait = wait.unwrap_or(Duration::MAX).max(Duration::from_nanos(1));
         self.tokens = 0.0;
+        let due = from.saturating_add(wait);
         self.as_of = Some(due);
-        Some(due)
+        due - now
     }
 
-    /// Credits the time since the payment was due: in full where the timer was a little late, up
-    /// to the burst where the consumer was away.
-    fn settle(&mut self, now: Instant) {
+    /// Ends the wait of a payment, and credits the time since it was due: in full where the timer
+    /// was a little late (10 ms), up to the burst where the consumer was away.
+    pub fn settle(&mut self, now: Duration) {
         let slack = TIMER_SLACK.as_secs_f64() / self.seconds_each;
         self.tokens = self.gained(now).min(slack.max(self.burst));
-        self.as_of = Some(now);
+        self.as_of = self.as_of.max(Some(now));
     }
 
-    fn gained(&self, now: Instant) -> f64 {
-        let elapsed = self.as_of.map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
+    fn gained(&self, now: Duration) -> f64 {
+        let elapsed = self.as_of.map_or(Duration::ZERO, |then| now.saturating_sub(then));
         elapsed.as_secs_f64() / self.seconds_each
     }
 }
@@ -257,6 +285,17 @@ mod tests {
         assert!(Box::pin(dear).next().now_or_never().is_none());
     }
 
+    #[test]
+    fn whoever_settles_early_gains_nothing() {
+        let mut bucket = TokenBucket::new(Rate::per_second(nz!(1)), nz!(1));
+        let mut due = Duration::ZERO;
+        for _ in 0..10 {
+            due += bucket.pay(1, Duration::ZERO);
+            bucket.settle(Duration::ZERO);
+        }
+        assert_eq!(due, Duration::from_secs((1..10).sum()));
+    }
+
     proptest! {
         /// No window of any length lets more through than the bucket and the time allow.
         #[test]
@@ -264,17 +303,19 @@ mod tests {
             burst in 1_u64..50,
             polls in prop::collection::vec((1_u64..20, 0_u64..300), 1..200),
         ) {
-            let mut bucket = Bucket::new(Rate::per_second(nz!(100)), NonZeroU64::new(burst).unwrap());
-            let start = Instant::now();
-            let mut now = start;
+            let burst = NonZeroU64::new(burst).unwrap();
+            let mut bucket = TokenBucket::new(Rate::per_second(nz!(100)), burst);
+            let burst = burst.get();
+            let mut now = Duration::ZERO;
             let mut passed: Vec<(f64, u64)> = Vec::new();
             for (cost, gap_ms) in polls {
                 now += Duration::from_millis(gap_ms);
-                if let Some(due) = bucket.pay(cost, now) {
-                    now = due;
+                let wait = bucket.pay(cost, now);
+                if !wait.is_zero() {
+                    now += wait;
                     bucket.settle(now);
                 }
-                passed.push(((now - start).as_secs_f64(), cost));
+                passed.push((now.as_secs_f64(), cost));
             }
             for (from, &(begin, _)) in passed.iter().enumerate() {
                 let mut sum = 0;

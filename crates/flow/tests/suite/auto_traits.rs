@@ -47,6 +47,7 @@ fn auto_traits_are_as_stated() {
         Pace<Local>                          => false false false,
         RateLimit<S, Cost<u64>>              => true true false,
         RateLimit<Local, Cost<u64>>          => false false false,
+        TokenBucket                          => true true true,
         AdaptiveBuffer<S>                    => true true true,
         AdaptiveBuffer<Local>                => false false true,
         BufferGauge<u32>                     => true true true,
