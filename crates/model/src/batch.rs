@@ -74,16 +74,18 @@ impl Batch {
         self.with_rows(self.rows.clone())
     }
 
-    /// Splits the first `count` rows off, where both sides have some and rows know their offsets;
-    /// the extent is cut between the two rows. Gives the first part; the rest stays.
+    /// Splits the first `count` rows off, where both sides have some. Gives the first part; the
+    /// rest stays. Where rows know their offsets, the extent is cut between the two rows; where they
+    /// don't, nobody asks for it, and both keep it.
     pub fn split_front(&mut self, count: usize) -> Option<Batch> {
         if count == 0 || count >= self.rows.num_rows() {
             return None;
         }
-        let cut = offset_of(&self.rows, count)?;
         let mut front = self.with_rows(self.rows.slice(0, count));
-        front.end = cut;
-        self.start = cut;
+        if let Some(cut) = offset_of(&self.rows, count) {
+            front.end = cut;
+            self.start = cut;
+        }
         self.rows = self.rows.slice(count, self.rows.num_rows() - count);
         Some(front)
     }
@@ -132,7 +134,7 @@ mod tests {
         let messages: ArrayRef = Arc::new(StringViewArray::from(vec!["a line"; offsets.len()]));
         let places: ArrayRef = Arc::new(UInt64Array::from(offsets.to_vec()));
         let rows = RecordBatch::try_from_iter([("message", messages), (OFFSET, places)]).unwrap();
-        let ack = Ack::new(move |verdict| drop(say.send(verdict)));
+        let ack = Ack::new(move |verdict| say.send(verdict).unwrap_or(()));
         let partition = Partition::from("p");
         let batch = Batch { rows, partition, start: 10, end, read_at: 0, ack, holds: Vec::new() };
         (batch, said)

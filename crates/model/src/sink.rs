@@ -71,7 +71,8 @@ pub enum Commit {
 /// How far a sink has come in a partition of one of its inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delivered {
-    /// The input, by its name in the configuration.
+    /// The input, by its name in the configuration, and the way its rows came where that is not
+    /// straight from the source: the same rows by two ways are two deliveries.
     pub input: Arc<str>,
     /// The source that the rows came from, by its name.
     pub source: Arc<str>,

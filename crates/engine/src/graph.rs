@@ -1,0 +1,429 @@
+//! From components and their inputs to a graph: names resolved, columns known, mistakes found,
+//! nothing opened.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_model::{Mistake, Sink, Source, Transform};
+
+use crate::plan::{Plan, plan};
+
+/// The budget where none is given.
+pub const MEMORY_DEFAULT: usize = 256 * 1024 * 1024;
+/// How long a stop may take where nothing is said.
+pub const SHUTDOWN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// What happens to a batch for a sink whose queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// It waits, and with it what feeds the sink.
+    #[default]
+    Block,
+    /// It is dropped and counted.
+    DropNewest,
+    /// The oldest in the queue is dropped and counted.
+    DropOldest,
+}
+
+/// How a sink is fed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SinkOptions {
+    /// What happens when its queue is full.
+    pub when_full: WhenFull,
+    /// How much row data may wait in the queue of each of its inputs; where `None`, the edges of the
+    /// pipeline share half of the budget.
+    pub queue_bytes_max: Option<usize>,
+}
+
+/// Whether a component is a source, a transform or a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Where data comes from.
+    Source,
+    /// Rows in, rows out.
+    Transform,
+    /// Where data goes.
+    Sink,
+}
+
+impl Role {
+    /// The name of the role's table in a configuration.
+    pub fn table(self) -> &'static str {
+        match self {
+            Role::Source => "sources",
+            Role::Transform => "transforms",
+            Role::Sink => "sinks",
+        }
+    }
+}
+
+/// A mistake in a graph, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphMistake {
+    /// The component's role and name; `None` where the pipeline as a whole is wrong.
+    pub component: Option<(Role, Arc<str>)>,
+    /// Which of its `inputs` is wrong, where one is.
+    pub input: Option<usize>,
+    /// What is wrong. Its span is the component's own, from planning.
+    pub mistake: Mistake,
+}
+
+/// Collects the components of a pipeline.
+///
+/// Names are unique in the whole pipeline, without a dot. An input is the name of a source or a
+/// transform, or `NAME.rejects` for the rows that a transform could not work on.
+pub struct Builder {
+    pub(crate) memory: usize,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) sources: Vec<SourceNode>,
+    pub(crate) transforms: Vec<TransformNode>,
+    pub(crate) sinks: Vec<SinkNode>,
+}
+
+pub(crate) struct SourceNode {
+    pub(crate) name: Arc<str>,
+    pub(crate) source: Box<dyn Source>,
+}
+
+pub(crate) struct TransformNode {
+    pub(crate) name: Arc<str>,
+    pub(crate) inputs: Vec<String>,
+    pub(crate) transform: Box<dyn Transform>,
+}
+
+pub(crate) struct SinkNode {
+    pub(crate) name: Arc<str>,
+    pub(crate) inputs: Vec<String>,
+    pub(crate) options: SinkOptions,
+    pub(crate) sink: Box<dyn Sink>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            memory: MEMORY_DEFAULT,
+            data_dir: PathBuf::from("./state"),
+            shutdown_timeout: SHUTDOWN_TIMEOUT_DEFAULT,
+            sources: Vec::new(),
+            transforms: Vec::new(),
+            sinks: Vec::new(),
+        }
+    }
+}
+
+impl Builder {
+    /// The budget for row data in flight, in bytes.
+    #[must_use]
+    pub fn memory(self, bytes: usize) -> Self {
+        Self { memory: bytes, ..self }
+    }
+
+    /// Where positions are kept; made where it does not exist.
+    #[must_use]
+    pub fn data_dir(self, folder: impl Into<PathBuf>) -> Self {
+        Self { data_dir: folder.into(), ..self }
+    }
+
+    /// How long what is in flight may take to get to its sinks after a stop.
+    #[must_use]
+    pub fn shutdown_timeout(self, time: Duration) -> Self {
+        Self { shutdown_timeout: time, ..self }
+    }
+
+    /// Adds a source.
+    #[must_use]
+    pub fn source(mut self, name: &str, source: impl Into<Box<dyn Source>>) -> Self {
+        self.sources.push(SourceNode { name: name.into(), source: source.into() });
+        self
+    }
+
+    /// Adds a transform of these inputs.
+    #[must_use]
+    pub fn transform(
+        mut self,
+        name: &str,
+        inputs: &[&str],
+        transform: impl Into<Box<dyn Transform>>,
+    ) -> Self {
+        let inputs = inputs.iter().map(|&input| input.to_owned()).collect();
+        self.transforms.push(TransformNode {
+            name: name.into(),
+            inputs,
+            transform: transform.into(),
+        });
+        self
+    }
+
+    /// Adds a sink of these inputs.
+    #[must_use]
+    pub fn sink(
+        mut self,
+        name: &str,
+        inputs: &[&str],
+        options: SinkOptions,
+        sink: impl Into<Box<dyn Sink>>,
+    ) -> Self {
+        let inputs = inputs.iter().map(|&input| input.to_owned()).collect();
+        self.sinks.push(SinkNode { name: name.into(), inputs, options, sink: sink.into() });
+        self
+    }
+
+    /// Checks everything and plans the pipeline; does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes, at most one for each component.
+    pub fn build(self) -> Result<Pipeline, Vec<GraphMistake>> {
+        let plan = plan(&self)?;
+        Ok(Pipeline { builder: self, plan })
+    }
+}
+
+/// A pipeline that can be run: checked and planned.
+pub struct Pipeline {
+    pub(crate) builder: Builder,
+    pub(crate) plan: Plan,
+}
+
+impl Pipeline {
+    /// A pipeline without components, yet.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The folder that keeps its positions.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.builder.data_dir
+    }
+
+    /// Its budget in bytes.
+    pub fn memory(&self) -> usize {
+        self.builder.memory
+    }
+}
+
+/// An output that can be an input: the rows of a source or transform, or a transform's rejects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Port {
+    Source(usize),
+    Transform(usize),
+    Rejects(usize),
+}
+
+/// The inputs of all components as ports.
+#[derive(Debug, Default)]
+pub(crate) struct Wiring {
+    pub(crate) transforms: Vec<Vec<Port>>,
+    pub(crate) sinks: Vec<Vec<Port>>,
+    // Transforms such that each comes after those that feed it.
+    pub(crate) order: Vec<usize>,
+}
+
+/// Resolves names, and finds what is unknown, double, unread or circular.
+pub(crate) fn wire(builder: &Builder) -> Result<Wiring, Vec<GraphMistake>> {
+    let mut wirer = Wirer { builder, ports: ports(builder), mistakes: name_mistakes(builder) };
+    let mut wiring = Wiring::default();
+    for node in &builder.transforms {
+        wiring.transforms.push(wirer.resolve(Role::Transform, &node.name, &node.inputs));
+    }
+    for node in &builder.sinks {
+        wiring.sinks.push(wirer.resolve(Role::Sink, &node.name, &node.inputs));
+    }
+    if wirer.mistakes.is_empty() {
+        wirer.find_unread(&wiring);
+        wiring.order = wirer.order(&wiring);
+    }
+    if wirer.mistakes.is_empty() { Ok(wiring) } else { Err(wirer.mistakes) }
+}
+
+fn mistake(role: Role, name: &Arc<str>, mistake: Mistake) -> GraphMistake {
+    GraphMistake { component: Some((role, Arc::clone(name))), input: None, mistake }
+}
+
+fn ports(builder: &Builder) -> HashMap<String, Port> {
+    let mut ports = HashMap::new();
+    for (index, node) in builder.sources.iter().enumerate() {
+        ports.insert(node.name.to_string(), Port::Source(index));
+    }
+    for (index, node) in builder.transforms.iter().enumerate() {
+        ports.insert(node.name.to_string(), Port::Transform(index));
+        ports.insert(format!("{}.rejects", node.name), Port::Rejects(index));
+    }
+    ports
+}
+
+/// All components' roles and names, in order.
+fn names(builder: &Builder) -> impl Iterator<Item = (Role, &Arc<str>)> {
+    let sources = builder.sources.iter().map(|node| (Role::Source, &node.name));
+    let transforms = builder.transforms.iter().map(|node| (Role::Transform, &node.name));
+    let sinks = builder.sinks.iter().map(|node| (Role::Sink, &node.name));
+    sources.chain(transforms).chain(sinks)
+}
+
+fn name_mistakes(builder: &Builder) -> Vec<GraphMistake> {
+    let mut mistakes = Vec::new();
+    let mut seen: HashMap<&str, Role> = HashMap::new();
+    for (role, name) in names(builder) {
+        let allowed = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '-';
+        if name.is_empty() || !name.chars().all(allowed) {
+            let said = Mistake::new(format!("`{name}` is no name for a component"));
+            mistakes.push(mistake(role, name, said.help("use letters, digits, `_` and `-`")));
+        } else if let Some(other) = seen.insert(name, role) {
+            let said =
+                Mistake::new(format!("there is a component `{name}` in [{}] too", other.table()));
+            mistakes.push(mistake(role, name, said.help("give each component a name of its own")));
+        }
+    }
+    if builder.sources.is_empty() || builder.sinks.is_empty() {
+        let missing = if builder.sources.is_empty() { Role::Source } else { Role::Sink };
+        let said = Mistake::new(format!("there is nothing in [{}]", missing.table()));
+        let help = "a pipeline needs at least one source and one sink";
+        mistakes.push(GraphMistake { component: None, input: None, mistake: said.help(help) });
+    }
+    mistakes
+}
+
+struct Wirer<'a> {
+    builder: &'a Builder,
+    ports: HashMap<String, Port>,
+    mistakes: Vec<GraphMistake>,
+}
+
+impl Wirer<'_> {
+    fn resolve(&mut self, role: Role, name: &Arc<str>, inputs: &[String]) -> Vec<Port> {
+        let mut resolved: Vec<Port> = Vec::new();
+        let mut wrong = None;
+        for (index, input) in inputs.iter().enumerate() {
+            match self.ports.get(input) {
+                Some(port) if resolved.contains(port) => {
+                    let said = Mistake::new(format!("the input `{input}` is named twice"));
+                    wrong.get_or_insert((Some(index), said.help("name it once")));
+                }
+                Some(port) => resolved.push(*port),
+                None => {
+                    wrong.get_or_insert((Some(index), self.unknown(input)));
+                }
+            }
+        }
+        if inputs.is_empty() {
+            let said = Mistake::new("it has no inputs");
+            let help = "name sources or transforms: inputs = [\"NAME\"]";
+            wrong = Some((None, said.help(help)));
+        }
+        if let Some((input, said)) = wrong {
+            self.mistakes.push(GraphMistake { input, ..mistake(role, name, said) });
+        }
+        resolved
+    }
+
+    fn unknown(&self, input: &str) -> Mistake {
+        let base = input.strip_suffix(".rejects").unwrap_or(input);
+        let sink = self.builder.sinks.iter().any(|node| &*node.name == base);
+        let source = self.builder.sources.iter().any(|node| &*node.name == base);
+        if sink {
+            return Mistake::new(format!("`{input}` is a sink"))
+                .help("inputs are sources and transforms");
+        }
+        if source {
+            return Mistake::new(format!("`{input}` does not exist: `{base}` is a source"))
+                .help("only transforms have rejects");
+        }
+        let said = Mistake::new(format!("there is no source or transform `{input}`"));
+        match closest(input, self.ports.keys().map(String::as_str)) {
+            Some(name) => said.help(format!("did you mean `{name}`?")),
+            None => {
+                let names = self.ports.keys().filter(|name| !name.contains('.'));
+                let names: BTreeSet<&str> = names.map(String::as_str).collect();
+                let names = Vec::from_iter(names).join("`, `");
+                said.help(format!("there are `{names}`"))
+            }
+        }
+    }
+
+    fn find_unread(&mut self, wiring: &Wiring) {
+        let read: BTreeSet<Port> =
+            wiring.transforms.iter().chain(&wiring.sinks).flatten().copied().collect();
+        let help = "name it in the inputs of a sink or transform, or remove it";
+        for (index, node) in self.builder.sources.iter().enumerate() {
+            if !read.contains(&Port::Source(index)) {
+                let said = Mistake::new("nobody reads this source").help(help);
+                self.mistakes.push(mistake(Role::Source, &node.name, said));
+            }
+        }
+        for (index, node) in self.builder.transforms.iter().enumerate() {
+            if !read.contains(&Port::Transform(index)) && !read.contains(&Port::Rejects(index)) {
+                let said = Mistake::new("nobody reads this transform").help(help);
+                self.mistakes.push(mistake(Role::Transform, &node.name, said));
+            }
+        }
+    }
+
+    /// An order in which each transform comes after what feeds it; a mistake where there is none.
+    fn order(&mut self, wiring: &Wiring) -> Vec<usize> {
+        let mut order: Vec<usize> = Vec::new();
+        while order.len() < wiring.transforms.len() {
+            let ready = |port: &Port| match port {
+                Port::Source(_) => true,
+                Port::Transform(index) | Port::Rejects(index) => order.contains(index),
+            };
+            let next = (0..wiring.transforms.len()).find(|index| {
+                !order.contains(index) && wiring.transforms[*index].iter().all(ready)
+            });
+            let Some(next) = next else {
+                self.report_cycle(wiring, &order);
+                break;
+            };
+            order.push(next);
+        }
+        order
+    }
+
+    fn report_cycle(&mut self, wiring: &Wiring, done: &[usize]) {
+        // Whoever is left is on a cycle or behind one; going upstream among them must repeat.
+        let upstream = |index: usize| {
+            wiring.transforms[index].iter().find_map(|port| match port {
+                Port::Transform(from) | Port::Rejects(from) if !done.contains(from) => Some(*from),
+                _ => None,
+            })
+        };
+        let Some(mut at) = (0..wiring.transforms.len()).find(|index| !done.contains(index)) else {
+            return;
+        };
+        let mut path = Vec::new();
+        while !path.contains(&at) {
+            path.push(at);
+            match upstream(at) {
+                Some(next) => at = next,
+                None => return,
+            }
+        }
+        let start = path.iter().position(|index| *index == at).unwrap_or(0);
+        let name = |index: &usize| self.builder.transforms[*index].name.to_string();
+        let mut circle: Vec<String> = path[start..].iter().rev().map(name).collect();
+        circle.extend(circle.first().cloned());
+        let said = Mistake::new(format!("it feeds itself: {}", circle.join(" -> ")));
+        let help = "take one of these out of the other's inputs";
+        let first = &self.builder.transforms[at].name;
+        let input = self.builder.transforms[at].inputs.iter().position(|input| {
+            circle.contains(input)
+                || input.strip_suffix(".rejects").is_some_and(|i| circle.contains(&i.to_owned()))
+        });
+        let said = mistake(Role::Transform, first, said.help(help));
+        self.mistakes.push(GraphMistake { input, ..said });
+    }
+}
+
+/// The candidate that a misspelt name most likely stands for.
+pub(crate) fn closest<'a>(
+    name: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let scored =
+        candidates.map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate));
+    let far = (name.chars().count() / 3).max(1);
+    scored.filter(|(distance, _)| *distance <= far).min().map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,242 @@
+//! Which columns flow where: schemas downstream, needs upstream, so that what nobody reads is never
+//! built.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use tidegate_model::{Commit, Mistake, OFFSET};
+
+use crate::graph::{Builder, GraphMistake, Port, Role, Wiring, wire};
+
+/// The column that says why a row was rejected, after the columns of the rejected row.
+pub(crate) const REASON: &str = "reject_reason";
+
+/// What a graph needs to run, beside its components.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) wiring: Wiring,
+    /// Whether rows carry their offsets: some sink keeps how far it has come.
+    pub(crate) offsets: bool,
+    /// What each source must give.
+    pub(crate) sources: Vec<SchemaRef>,
+    /// What each transform gets.
+    pub(crate) transforms: Vec<SchemaRef>,
+    /// What each sink gets.
+    pub(crate) sinks: Vec<SchemaRef>,
+    /// The share of the budget that each edge may hold where its sink doesn't say.
+    pub(crate) edges: usize,
+}
+
+/// Wires the components up and finds out which columns are needed where.
+pub(crate) fn plan(builder: &Builder) -> Result<Plan, Vec<GraphMistake>> {
+    let wiring = wire(builder)?;
+    let mut planner = Planner { builder, wiring: &wiring, mistakes: shared_targets(builder) };
+    planner.mistakes.extend(too_little_memory(builder));
+    let schemas = planner.schemas();
+    let needs = planner.needs(&schemas);
+    if !planner.mistakes.is_empty() {
+        return Err(planner.mistakes);
+    }
+    let offsets = builder.sinks.iter().any(|node| node.sink.commit_when() == Commit::Grouped);
+    let read = |port: Port| needs.ports.get(&port).cloned().unwrap_or_default();
+    let sources = (0..builder.sources.len()).map(|index| {
+        let port = Port::Source(index);
+        projected(&schemas[&port], &read(port), offsets)
+    });
+    let transforms = needs.transforms.iter().enumerate().map(|(index, names)| {
+        let input = wiring.transforms[index].first().and_then(|port| schemas.get(port));
+        input.map_or_else(|| Arc::new(Schema::empty()), |input| projected(input, names, offsets))
+    });
+    let sinks = needs.sinks.iter().enumerate().map(|(index, names)| {
+        let input = wiring.sinks[index].first().and_then(|port| schemas.get(port));
+        input.map_or_else(|| Arc::new(Schema::empty()), |input| projected(input, names, false))
+    });
+    let (sources, transforms, sinks) = (sources.collect(), transforms.collect(), sinks.collect());
+    let edges = wiring.sinks.iter().map(Vec::len).sum();
+    Ok(Plan { offsets, sources, transforms, sinks, edges, wiring })
+}
+
+/// The named columns of a schema, in its order, and the hidden one where rows carry offsets.
+fn projected(schema: &SchemaRef, names: &BTreeSet<String>, offsets: bool) -> SchemaRef {
+    let kept = schema.fields().iter().filter(|field| names.contains(field.name())).cloned();
+    let hidden = offsets.then(|| Arc::new(Field::new(OFFSET, DataType::UInt64, false)));
+    Arc::new(Schema::new(kept.chain(hidden).collect::<Vec<_>>()))
+}
+
+/// The columns of rejected rows: as they came, and why.
+pub(crate) fn rejects_schema(input: &SchemaRef) -> SchemaRef {
+    let mut fields: Vec<_> = input.fields().iter().cloned().collect();
+    // The hidden column stays the last one.
+    let hidden = fields.pop_if(|field| field.name() == OFFSET);
+    fields.push(Arc::new(Field::new(REASON, DataType::Utf8, false)));
+    fields.extend(hidden);
+    Arc::new(Schema::new(fields))
+}
+
+/// Sinks that would write to the same place.
+fn shared_targets(builder: &Builder) -> Vec<GraphMistake> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    let mut mistakes = Vec::new();
+    for node in &builder.sinks {
+        if let Some(target) = node.sink.target()
+            && let Some(other) = seen.insert(target.clone(), &node.name)
+        {
+            let said = Mistake::new(format!("it writes to {target}, as the sink `{other}` does"));
+            let help = "give each sink a target of its own, or one sink both inputs";
+            let component = Some((Role::Sink, Arc::clone(&node.name)));
+            mistakes.push(GraphMistake { component, input: None, mistake: said.help(help) });
+        }
+    }
+    mistakes
+}
+
+/// A budget in which not every source has room for its batch.
+fn too_little_memory(builder: &Builder) -> Option<GraphMistake> {
+    let needed: usize = builder.sources.iter().map(|node| node.source.bytes_min()).sum();
+    if needed <= builder.memory {
+        return None;
+    }
+    let said = format!(
+        "a memory of {} bytes is too little for {} sources, which need {needed} bytes to read a \
+         batch each",
+        builder.memory,
+        builder.sources.len()
+    );
+    let help = format!("memory = \"{}MiB\" or more", needed.div_ceil(1024 * 1024));
+    Some(GraphMistake { component: None, input: None, mistake: Mistake::new(said).help(help) })
+}
+
+struct Planner<'a> {
+    builder: &'a Builder,
+    wiring: &'a Wiring,
+    mistakes: Vec<GraphMistake>,
+}
+
+/// The names of the columns that are read: of each output, and by each consumer.
+#[derive(Debug, Default)]
+struct Needs {
+    ports: HashMap<Port, BTreeSet<String>>,
+    transforms: Vec<BTreeSet<String>>,
+    sinks: Vec<BTreeSet<String>>,
+}
+
+impl Planner<'_> {
+    fn complain(&mut self, role: Role, name: &Arc<str>, mistake: Mistake) {
+        let component = Some((role, Arc::clone(name)));
+        self.mistakes.push(GraphMistake { component, input: None, mistake });
+    }
+
+    /// The full columns of every output, hidden ones left out. What can't be known for a mistake
+    /// upstream is left out, and not complained about again.
+    fn schemas(&mut self) -> HashMap<Port, SchemaRef> {
+        let mut schemas = HashMap::new();
+        for (index, node) in self.builder.sources.iter().enumerate() {
+            schemas.insert(Port::Source(index), node.source.schema());
+        }
+        for &index in &self.wiring.order {
+            let node = &self.builder.transforms[index];
+            let inputs = &self.wiring.transforms[index];
+            let Some(input) = self.input(Role::Transform, &node.name, inputs, &schemas) else {
+                continue;
+            };
+            schemas.insert(Port::Rejects(index), rejects_schema(&input));
+            if node.transform.passes_through() {
+                schemas.insert(Port::Transform(index), input);
+                continue;
+            }
+            match node.transform.plan(&input) {
+                Ok(stage) => drop(schemas.insert(Port::Transform(index), stage.schema())),
+                Err(mistake) => self.complain(Role::Transform, &node.name, mistake),
+            }
+        }
+        schemas
+    }
+
+    /// The columns that all of a component's inputs have.
+    fn input(
+        &mut self,
+        role: Role,
+        name: &Arc<str>,
+        ports: &[Port],
+        schemas: &HashMap<Port, SchemaRef>,
+    ) -> Option<SchemaRef> {
+        let mut known = ports.iter().map(|port| schemas.get(port));
+        let first = known.next()??;
+        for (index, schema) in known.enumerate() {
+            let schema = schema?;
+            if schema.fields() != first.fields() {
+                let columns = |schema: &SchemaRef| {
+                    let columns = schema.fields().iter();
+                    let columns = columns.map(|f| format!("{} {}", f.name(), f.data_type()));
+                    Vec::from_iter(columns).join(", ")
+                };
+                let said = Mistake::new(format!(
+                    "its inputs have different columns: ({}) and ({})",
+                    columns(first),
+                    columns(schema)
+                ));
+                let help = "bring them to the same columns with an sql transform each";
+                let component = Some((role, Arc::clone(name)));
+                let mistake = said.help(help);
+                self.mistakes.push(GraphMistake { component, input: Some(index + 1), mistake });
+                return None;
+            }
+        }
+        Some(Arc::clone(first))
+    }
+
+    /// From the sinks upstream: what is read of each output.
+    fn needs(&mut self, schemas: &HashMap<Port, SchemaRef>) -> Needs {
+        let mut needs = Needs::default();
+        for (node, ports) in self.builder.sinks.iter().zip(&self.wiring.sinks) {
+            let input = self.input(Role::Sink, &node.name, ports, schemas);
+            let columns = input.as_ref().map(|input| (input, node.sink.columns(input)));
+            let names = match columns {
+                Some((input, Ok(columns))) => named(input, &columns),
+                Some((_, Err(mistake))) => {
+                    self.complain(Role::Sink, &node.name, mistake);
+                    BTreeSet::new()
+                }
+                None => BTreeSet::new(),
+            };
+            needs.read(ports, &names);
+            needs.sinks.push(names);
+        }
+        needs.transforms = vec![BTreeSet::new(); self.builder.transforms.len()];
+        for &index in self.wiring.order.iter().rev() {
+            let node = &self.builder.transforms[index];
+            let ports = &self.wiring.transforms[index];
+            let Some(input) = ports.first().and_then(|port| schemas.get(port)) else { continue };
+            let mut names = match node.transform.columns(input) {
+                Ok(columns) => named(input, &columns),
+                // Planning found the same, and said it.
+                Err(_) => continue,
+            };
+            if node.transform.passes_through() {
+                names.extend(needs.of(Port::Transform(index)));
+            }
+            names.extend(needs.of(Port::Rejects(index)).filter(|name| name != REASON));
+            needs.read(ports, &names);
+            needs.transforms[index] = names;
+        }
+        needs
+    }
+}
+
+impl Needs {
+    fn read(&mut self, ports: &[Port], names: &BTreeSet<String>) {
+        for port in ports {
+            self.ports.entry(*port).or_default().extend(names.iter().cloned());
+        }
+    }
+
+    fn of(&self, port: Port) -> impl Iterator<Item = String> {
+        self.ports.get(&port).cloned().unwrap_or_default().into_iter()
+    }
+}
+
+fn named(schema: &SchemaRef, columns: &[usize]) -> BTreeSet<String> {
+    let fields = columns.iter().filter_map(|index| schema.fields().get(*index));
+    fields.map(|field| field.name().clone()).collect()
+}

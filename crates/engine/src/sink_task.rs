@@ -1,0 +1,263 @@
+//! One sink at work: takes turns among its edges, writes, commits, and only then acks.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arrow_array::{RecordBatch, UInt64Array};
+use futures::StreamExt;
+use tidegate_flow::{Backoff, FairMerge, FlowExt, Merged};
+use tidegate_model::{
+    Ack, Batch, Commit, Delivered, Error, ErrorKind, OFFSET, Partition, Result, Sink, SinkContext,
+    Verdict, Written,
+};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::edge::EdgeReceiver;
+use crate::gauges::Gauge;
+
+/// What was written is committed this long after the first of it, at the latest.
+const COMMIT_AGE: Duration = Duration::from_millis(200);
+/// … or once so many bytes are written, …
+const COMMIT_BYTES: usize = 64 * 1024 * 1024;
+/// … or so many batches: fewer than a source may have open.
+const COMMIT_BATCHES: usize = crate::ledger::OPEN_MAX / 4;
+
+/// A sink and what feeds it.
+pub(crate) struct SinkTask {
+    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) context: SinkContext,
+    pub(crate) inlets: Vec<Inlet>,
+    pub(crate) gauge: Arc<Gauge>,
+    pub(crate) backoff: Backoff,
+}
+
+/// An edge of the sink.
+pub(crate) struct Inlet {
+    pub(crate) input: Arc<str>,
+    pub(crate) source: Arc<str>,
+    /// Whether offsets mean the same after a restart.
+    pub(crate) replayable: bool,
+    pub(crate) edge: EdgeReceiver,
+}
+
+impl SinkTask {
+    /// Runs until all edges have ended and everything is committed, or to an error that waiting
+    /// does not mend.
+    pub(crate) async fn run(self) -> Result<()> {
+        let Self { sink, context, inlets, gauge, backoff } = self;
+        let name = Arc::clone(&context.name);
+        let mut merge = FairMerge::new();
+        let mut ways = Vec::new();
+        for Inlet { input, source, replayable, edge } in inlets {
+            merge.insert(ways.len(), edge);
+            ways.push(Way { input, source, replayable });
+        }
+        let batches = merge.filter_map(|merged| async {
+            match merged {
+                Merged::Item(way, batch) => Some((way, batch)),
+                Merged::Ended(_) => None,
+            }
+        });
+        let batches = batches.meter();
+        gauge.set_meter(batches.handle());
+        let written = Uncommitted::default();
+        let mut writer = Writer { sink, ways, ends: HashMap::new(), written, gauge, backoff };
+        let done = async {
+            writer.open(context).await?;
+            let mut batches = pin!(batches);
+            loop {
+                let due = writer.written.since.map(|since| since + COMMIT_AGE);
+                let commit = async {
+                    match due {
+                        Some(due) => sleep_until(due).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = commit => writer.commit().await?,
+                    next = batches.next() => match next {
+                        Some((way, batch)) => writer.take(way, batch).await?,
+                        None => break,
+                    },
+                }
+            }
+            writer.commit().await
+        };
+        done.await.map_err(|error: Error| error.within(&name))?;
+        writer.gauge.ended.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// How rows came.
+struct Way {
+    input: Arc<str>,
+    source: Arc<str>,
+    replayable: bool,
+}
+
+/// What was written and is not committed.
+#[derive(Default)]
+struct Uncommitted {
+    acks: Vec<(Ack, Verdict)>,
+    // The end of each partition that moved, by the way it came.
+    moved: HashMap<(usize, Partition), u64>,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+struct Writer {
+    sink: Box<dyn Sink>,
+    ways: Vec<Way>,
+    // How far the sink has come, written rows included.
+    ends: HashMap<(usize, Partition), u64>,
+    written: Uncommitted,
+    gauge: Arc<Gauge>,
+    backoff: Backoff,
+}
+
+impl Writer {
+    async fn open(&mut self, context: SinkContext) -> Result<()> {
+        let mut delays = self.backoff.delays();
+        let delivered = loop {
+            match self.sink.open(context.clone()).await {
+                Ok(delivered) => break delivered,
+                Err(error) => wait_after(error, &mut delays, &self.gauge).await?,
+            }
+        };
+        self.gauge.set_trouble(None);
+        for Delivered { input, source, partition, end } in delivered {
+            let way = |way: &Way| way.replayable && way.input == input && way.source == source;
+            if let Some(way) = self.ways.iter().position(way) {
+                self.ends.insert((way, partition), end);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, but for rows that are there already.
+    async fn take(&mut self, way: usize, batch: Batch) -> Result<()> {
+        let Batch { partition, end, ack, .. } = &batch;
+        let key = (way, partition.clone());
+        let done = self.ends.get(&key).copied().unwrap_or(0);
+        if *end <= done {
+            batch.ack.settle(Verdict::Delivered);
+            return Ok(());
+        }
+        let skip = if done > batch.start { batch.rows_before(done).unwrap_or(0) } else { 0 };
+        let verdict = if skip < batch.rows.num_rows() {
+            let rows = batch.rows.slice(skip, batch.rows.num_rows() - skip);
+            self.write(without_offset(rows)).await?
+        } else {
+            Verdict::Delivered
+        };
+        if self.ways.get(way).is_some_and(|way| way.replayable) {
+            self.ends.insert(key.clone(), *end);
+            self.written.moved.insert(key, *end);
+        }
+        self.written.acks.push((ack.split(), verdict));
+        self.written.bytes += batch.bytes();
+        self.written.since.get_or_insert_with(Instant::now);
+        batch.ack.settle(Verdict::Delivered);
+        let full = self.written.bytes >= COMMIT_BYTES || self.written.acks.len() >= COMMIT_BATCHES;
+        if full || self.sink.commit_when() == Commit::EachWrite {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes rows until each is written or rejected.
+    async fn write(&mut self, mut rows: RecordBatch) -> Result<Verdict> {
+        let mut delays = self.backoff.delays();
+        let mut verdict = Verdict::Delivered;
+        loop {
+            match self.sink.write(&rows).await {
+                Ok(Written { again, after, rejected }) => {
+                    let settled = rows.num_rows().saturating_sub(again.len());
+                    let taken = settled.saturating_sub(rejected.len()) as u64;
+                    self.gauge.rows.fetch_add(taken, Ordering::Relaxed);
+                    if let Some((_, reason)) = rejected.first() {
+                        let count = rejected.len() as u64;
+                        if self.gauge.rejected.fetch_add(count, Ordering::Relaxed) == 0 {
+                            let sink = &*self.gauge.name;
+                            tracing::warn!(sink, count, "rows are rejected, the first: {reason}");
+                        }
+                        verdict = Verdict::Dropped;
+                    }
+                    if again.is_empty() {
+                        self.gauge.set_trouble(None);
+                        return Ok(verdict);
+                    }
+                    rows = these(&rows, &again)?;
+                    sleep(after.or_else(|| delays.next()).unwrap_or_default()).await;
+                }
+                Err(error) => wait_after(error, &mut delays, &self.gauge).await?,
+            }
+        }
+    }
+
+    /// Makes durable what was written, and acks it.
+    async fn commit(&mut self) -> Result<()> {
+        if self.written.acks.is_empty() {
+            return Ok(());
+        }
+        let moved = self.written.moved.iter();
+        let delivered: Vec<Delivered> = moved
+            .filter_map(|((way, partition), end)| {
+                let Way { input, source, .. } = self.ways.get(*way)?;
+                Some(Delivered {
+                    input: Arc::clone(input),
+                    source: Arc::clone(source),
+                    partition: partition.clone(),
+                    end: *end,
+                })
+            })
+            .collect();
+        let mut delays = self.backoff.delays();
+        while let Err(error) = self.sink.commit(&delivered).await {
+            wait_after(error, &mut delays, &self.gauge).await?;
+        }
+        self.gauge.set_trouble(None);
+        let written = std::mem::take(&mut self.written);
+        self.gauge.bytes.fetch_add(written.bytes as u64, Ordering::Relaxed);
+        for (ack, verdict) in written.acks {
+            ack.settle(verdict);
+        }
+        Ok(())
+    }
+}
+
+/// Waits after an error that may pass; gives back one that does not.
+async fn wait_after(
+    error: Error,
+    delays: &mut impl Iterator<Item = Duration>,
+    gauge: &Gauge,
+) -> Result<()> {
+    if error.kind() != ErrorKind::Disconnected {
+        return Err(error);
+    }
+    let Some(delay) = delays.next() else { return Err(error) };
+    if gauge.set_trouble(Some(error.to_string())) {
+        tracing::warn!(sink = &*gauge.name, "{error}; trying again");
+    }
+    sleep(delay).await;
+    Ok(())
+}
+
+fn without_offset(mut rows: RecordBatch) -> RecordBatch {
+    if let Ok(index) = rows.schema().index_of(OFFSET) {
+        rows.remove_column(index);
+    }
+    rows
+}
+
+/// Some of the rows.
+fn these(rows: &RecordBatch, indices: &[usize]) -> Result<RecordBatch> {
+    let indices = UInt64Array::from_iter_values(indices.iter().map(|index| *index as u64));
+    arrow_select::take::take_record_batch(rows, &indices)
+        .map_err(|error| Error::fatal("it named rows that are not there").because(error))
+}

@@ -1,0 +1,33 @@
+//! The word to stop, as tasks hear it.
+
+use std::pin::pin;
+
+use futures::future::{Either, select};
+use tokio::sync::watch;
+
+/// How far a run is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// On and on.
+    Run,
+    /// Sources stop; what is in flight is delivered.
+    Drain,
+    /// Everything stops.
+    Abort,
+}
+
+/// Hears when sources are to stop. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Stop(pub(crate) watch::Receiver<Phase>);
+
+impl Stop {
+    /// Waits for a future; `None` where the stop comes first.
+    pub(crate) async fn unless<F: Future>(mut self, work: F) -> Option<F::Output> {
+        // A sender that is gone is a stop too.
+        let stopped = pin!(self.0.wait_for(|phase| *phase > Phase::Run));
+        match select(stopped, pin!(work)).await {
+            Either::Left(_) => None,
+            Either::Right((output, _)) => Some(output),
+        }
+    }
+}
