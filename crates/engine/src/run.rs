@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_flow::{Backoff, ByteBudget};
 use tidegate_model::{Error, ErrorKind, Result};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::gauges::{Gauge, NamedEdge};
@@ -73,7 +73,8 @@ pub struct Running {
     pub(crate) handle: Handle,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) failed: Arc<Notify>,
-    pub(crate) checkpoints: JoinHandle<Result<()>>,
+    // One task, aborted when this is dropped.
+    pub(crate) checkpoints: JoinSet<Result<()>>,
     pub(crate) last_commit: oneshot::Sender<()>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) resumed: bool,
@@ -178,9 +179,10 @@ impl Running {
         let ended = self.watch().await;
         drop(std::mem::take(&mut self.tasks));
         let _ = self.last_commit.send(());
-        let committed = match self.checkpoints.await {
-            Ok(committed) => committed,
-            Err(error) => Err(Error::fatal("checkpoints failed").because(error)),
+        let committed = match self.checkpoints.join_next().await {
+            None => Ok(()),
+            Some(Ok(committed)) => committed,
+            Some(Err(error)) => Err(Error::fatal("checkpoints failed").because(error)),
         };
         let shared = &self.handle.shared;
         let (unacked, snapshot) = (shared.unacked(), shared.snapshot());

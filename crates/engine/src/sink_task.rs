@@ -1,6 +1,6 @@
 //! One sink at work: takes turns among its edges, writes, commits, and only then acks.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,7 +53,9 @@ impl SinkTask {
         let mut ways = Vec::new();
         for Inlet { input, source, replayable, edge } in inlets {
             merge.insert(ways.len(), edge);
-            ways.push(Way { input, source, replayable });
+            // Without a commit there is nothing to keep the ends with, and rows may not know theirs.
+            let keeps_ends = replayable && sink.commit_when() == Commit::Grouped;
+            ways.push(Way { input, source, keeps_ends });
         }
         let batches = merge.filter_map(|merged| async {
             match merged {
@@ -64,7 +66,7 @@ impl SinkTask {
         let batches = batches.meter();
         gauge.set_meter(batches.handle());
         let written = Uncommitted::default();
-        let mut writer = Writer { sink, ways, ends: HashMap::new(), written, gauge, backoff };
+        let mut writer = Writer { sink, ways, ends: BTreeMap::new(), written, gauge, backoff };
         let done = async {
             writer.open(context).await?;
             let mut batches = pin!(batches);
@@ -97,7 +99,8 @@ impl SinkTask {
 struct Way {
     input: Arc<str>,
     source: Arc<str>,
-    replayable: bool,
+    // Whether it is kept how far the sink has come.
+    keeps_ends: bool,
 }
 
 /// What was written and is not committed.
@@ -105,7 +108,7 @@ struct Way {
 struct Uncommitted {
     acks: Vec<(Ack, Verdict)>,
     // The end of each partition that moved, by the way it came.
-    moved: HashMap<(usize, Partition), u64>,
+    moved: BTreeMap<(usize, Partition), u64>,
     bytes: usize,
     since: Option<Instant>,
 }
@@ -114,7 +117,7 @@ struct Writer {
     sink: Box<dyn Sink>,
     ways: Vec<Way>,
     // How far the sink has come, written rows included.
-    ends: HashMap<(usize, Partition), u64>,
+    ends: BTreeMap<(usize, Partition), u64>,
     written: Uncommitted,
     gauge: Arc<Gauge>,
     backoff: Backoff,
@@ -131,7 +134,7 @@ impl Writer {
         };
         self.gauge.set_trouble(None);
         for Delivered { input, source, partition, end } in delivered {
-            let way = |way: &Way| way.replayable && way.input == input && way.source == source;
+            let way = |way: &Way| way.keeps_ends && way.input == input && way.source == source;
             if let Some(way) = self.ways.iter().position(way) {
                 self.ends.insert((way, partition), end);
             }
@@ -155,7 +158,7 @@ impl Writer {
         } else {
             Verdict::Delivered
         };
-        if self.ways.get(way).is_some_and(|way| way.replayable) {
+        if self.ways.get(way).is_some_and(|way| way.keeps_ends) {
             self.ends.insert(key.clone(), *end);
             self.written.moved.insert(key, *end);
         }

@@ -1,6 +1,6 @@
 //! One source at work: reads, runs the transforms behind it, and hands the rows to edges.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -78,7 +78,7 @@ struct Reader {
     source: Box<dyn Source>,
     context: SourceContext,
     // Where reading goes on in each partition: it may be far ahead of what is committed.
-    read: HashMap<Partition, Position>,
+    read: BTreeMap<Partition, Position>,
     stream: Option<SourceStream>,
     gauge: Arc<Gauge>,
     ledger: Arc<Ledger>,
@@ -199,7 +199,7 @@ impl Path {
     /// First everything that can be queued at once, so that one full edge does not keep an item from
     /// the others; then, in order, what has to wait.
     async fn hand_over(&self, works: Vec<Work>, worker: &mut Worker, meter: &Meter) -> Result<()> {
-        let mut waiting = std::collections::VecDeque::new();
+        let mut waiting = VecDeque::new();
         self.offer(works, &mut waiting);
         while let Some(Work { next, batch }) = waiting.pop_front() {
             match next {
@@ -211,7 +211,7 @@ impl Path {
                 Next::Stage(node) => {
                     let (made, rest) = self.stage(node, batch, worker, meter).await?;
                     // What comes of a batch goes before what is behind it.
-                    let mut ahead = std::collections::VecDeque::new();
+                    let mut ahead = VecDeque::new();
                     self.offer(made, &mut ahead);
                     ahead.extend(rest.map(|batch| Work { next, batch }));
                     while let Some(work) = ahead.pop_back() {
@@ -224,7 +224,7 @@ impl Path {
     }
 
     /// Queues what finds room, edge by edge in order.
-    fn offer(&self, works: Vec<Work>, waiting: &mut std::collections::VecDeque<Work>) {
+    fn offer(&self, works: Vec<Work>, waiting: &mut VecDeque<Work>) {
         let mut full: HashSet<usize> = waiting
             .iter()
             .filter_map(|work| match work.next {

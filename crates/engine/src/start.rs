@@ -82,12 +82,14 @@ impl Starter {
             names.insert(tasks.spawn(task.run()).id(), name);
         }
         let (last_commit, last) = oneshot::channel();
-        let checkpoints = Checkpoints {
+        let mut checkpoints = JoinSet::new();
+        let commits = Checkpoints {
             store: self.store.clone(),
             ledgers: ledgers.clone(),
             settled: Arc::clone(&self.settled),
             backoff: self.options.backoff,
         };
+        checkpoints.spawn(commits.run(last));
         let transforms = &self.pipeline.builder.transforms;
         let transforms = transforms.iter().map(|node| Arc::clone(&node.name));
         let shared = Shared {
@@ -106,7 +108,7 @@ impl Starter {
             handle: Handle { shared: Arc::new(shared) },
             phase: stopped,
             failed: self.failed,
-            checkpoints: tokio::spawn(checkpoints.run(last)),
+            checkpoints,
             last_commit,
             shutdown_timeout: self.pipeline.builder.shutdown_timeout,
             resumed,

@@ -1,7 +1,7 @@
 //! Which positions may be committed: acks in any order in, the end of the longest settled run of
 //! each partition out. No clock and no I/O.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_model::{Partition, Position, Verdict};
 
@@ -10,7 +10,7 @@ use tidegate_model::{Partition, Position, Verdict};
 /// Bounded by whoever registers: [`open`](Tracker::open) says how many there are.
 #[derive(Debug, Default)]
 pub(crate) struct Tracker {
-    partitions: HashMap<Partition, Line>,
+    partitions: BTreeMap<Partition, Line>,
     open: usize,
     failed: bool,
 }
@@ -93,6 +93,8 @@ impl Tracker {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use std::collections::HashMap;
 
     use super::*;
 

@@ -64,7 +64,8 @@ pub trait Sink: Send {
 pub enum Commit {
     /// They are when [`Sink::write`] returns (or never: a terminal). Each is committed at once.
     EachWrite,
-    /// A commit costs something: many writes share one.
+    /// A commit costs something, and many writes share one. The sink keeps how far it has come with
+    /// what it wrote, so that rows that come again after a crash are not written again.
     Grouped,
 }
 

@@ -1,0 +1,84 @@
+//! What should arrive, by following each row through the graph by hand.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tidegate_engine::{Snapshot, WhenFull};
+
+use crate::components::{World, number, row};
+use crate::graph::{Kind, Plan, Port};
+
+/// Compares every sink with what should be in it.
+pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
+    assert_eq!(snapshot.budget.used, 0, "memory is held at the end: {plan:#?}");
+    for (index, sink) in plan.sinks.iter().enumerate() {
+        let mut expected: BTreeMap<String, usize> = BTreeMap::new();
+        let mut ways = HashMap::new();
+        for (source, partitions) in plan.sources.iter().enumerate() {
+            for (partition, rows) in partitions.partitions.iter().enumerate() {
+                for number in 0..*rows {
+                    let count = copies(plan, Port::Source(source), index, number);
+                    let kept = sink.rejects.is_none_or(|by| number % by != 0);
+                    if count > 0 && kept {
+                        expected.insert(row(source, partition, number), count);
+                        let most = ways.entry(source.to_string()).or_insert(0);
+                        *most = count.max(*most);
+                    }
+                }
+            }
+        }
+        let arrived = world.sinks[index].lock().unwrap();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for text in arrived.iter() {
+            *counts.entry(text.clone()).or_default() += 1;
+        }
+        let wrong = |what: &str| panic!("sink{index}: {what}\n{plan:#?}\n{expected:?}\n{counts:?}");
+        if counts.keys().any(|text| !expected.contains_key(text)) {
+            wrong("a row that should not be there");
+        }
+        let lossless = sink.when_full == WhenFull::Block;
+        for (text, times) in &expected {
+            let arrived = counts.get(text).copied().unwrap_or(0);
+            if lossless && arrived < *times {
+                wrong(&format!("{text} is missing"));
+            }
+            if sink.exact && arrived > *times {
+                wrong(&format!("{text} is there {arrived} times"));
+            }
+        }
+        if sink.exact && !sink.picky && lossless {
+            let single = |text: &&String| ways[text.split('/').next().unwrap()] == 1;
+            in_order(arrived.iter().filter(single), &wrong);
+        }
+    }
+}
+
+/// By how many ways a row of this number gets from an output to a sink.
+fn copies(plan: &Plan, port: Port, sink: usize, number: u64) -> usize {
+    let direct = usize::from(plan.sinks[sink].inputs.contains(&port));
+    let through = plan.transforms.iter().enumerate().filter(|(_, t)| t.inputs.contains(&port));
+    let through = through.map(|(index, transform)| {
+        let (kept, rejected) = match transform.kind {
+            Kind::Filter(by) => (number % by != 0, false),
+            Kind::Reject(by) => (number % by != 0, number % by == 0),
+            Kind::Slice(_) | Kind::Limit(..) => (true, false),
+        };
+        let onward = |goes: bool, port: Port| {
+            if goes { copies(plan, port, sink, number) } else { 0 }
+        };
+        onward(kept, Port::Transform(index)) + onward(rejected, Port::Rejects(index))
+    });
+    direct + through.sum::<usize>()
+}
+
+/// Rows of one partition arrive in the order they were read.
+fn in_order<'a>(rows: impl Iterator<Item = &'a String>, wrong: &impl Fn(&str)) {
+    let mut last: HashMap<(&str, &str), u64> = HashMap::new();
+    for text in rows {
+        let mut parts = text.split('/');
+        let key = (parts.next().unwrap(), parts.next().unwrap());
+        let number = number(text);
+        if last.insert(key, number).is_some_and(|before| before >= number) {
+            wrong(&format!("{text} is out of order"));
+        }
+    }
+}
