@@ -200,17 +200,18 @@ impl<K: Clone + Eq + Hash, S: Stream> Stream for FairMerge<K, S> {
         let open = this.serve();
         // Each input is asked once, and once more if it woke meanwhile; one that keeps waking itself
         // must let this task yield. When the task's budget is spent, every tokio input says
-        // `Pending`: asking the rest would cost a poll each for nothing.
+        // `Pending`: asking one would cost it its turn, always the same one where the number of
+        // inputs fits the budget, and asking the rest a poll each for nothing.
         for _ in 0..ROUNDS_PER_POLL {
             this.woken.drain_into(&mut this.ready);
             for _ in 0..this.ready.len() {
-                let Some(turn) = this.ready.pop_front() else { break };
-                if let Some(merged) = this.take_turn(&turn) {
-                    return Poll::Ready(Some(merged));
-                }
                 if !tokio::task::coop::has_budget_remaining() {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
+                }
+                let Some(turn) = this.ready.pop_front() else { break };
+                if let Some(merged) = this.take_turn(&turn) {
+                    return Poll::Ready(Some(merged));
                 }
             }
         }

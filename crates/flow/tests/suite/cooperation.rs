@@ -79,3 +79,21 @@ async fn many_inputs_that_spend_the_task_budget_stay_linear() {
         assert!(polls <= 4 * count * 10, "{polls} polls for {} items", count * 10);
     }
 }
+
+/// With 129 inputs and a budget of 128 it would always be the same one that finds nothing left.
+#[tokio::test]
+async fn the_task_budget_takes_no_input_its_turn() {
+    for count in [3, 43, 129] {
+        let mut merge = FairMerge::new();
+        for (key, channel) in channels(count, 400).into_iter().enumerate() {
+            merge.insert(key, channel);
+        }
+        let mut shares = vec![0_usize; count];
+        for _ in 0..count * 200 {
+            if let Some(Merged::Item(key, _)) = merge.next().await {
+                shares[key] += 1;
+            }
+        }
+        assert!(shares.iter().all(|share| share.abs_diff(200) <= 1), "{shares:?}");
+    }
+}
