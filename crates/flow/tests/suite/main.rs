@@ -7,6 +7,7 @@ mod budget;
 mod contract;
 mod cooperation;
 mod fan_out;
+mod merge;
 mod meter;
 mod names;
 mod operators;
