@@ -54,6 +54,7 @@ where
     S: Stream<Item = Result<T, E>>,
     K: Clone,
 {
+    let backoff = backoff.floor_at_least(WAIT_FLOOR);
     Reconnecting {
         connect,
         backoff,
@@ -72,7 +73,7 @@ where
 pin_project! {
     /// Stream for the [`reconnect`] function.
     ///
-    /// Waits between attempts as the [`Backoff`] says, and never less than 100 ms. The sequence of
+    /// Waits between attempts as the [`Backoff`] says, with a floor of at least 100 ms. The sequence of
     /// waits starts anew only after a connection that proved healthy, by having been up for a
     /// while ([`healthy_after`](Reconnecting::healthy_after)); one that is accepted and cut at once
     /// counts as one more failure.
@@ -303,7 +304,6 @@ where
             _ => false,
         };
         let wait = if is_final { None } else { this.delays.next() };
-        let wait = wait.map(|wait| wait.max(WAIT_FLOOR));
         let state = match wait {
             Some(wait) => {
                 arm(this.timer.as_mut(), after(Instant::now(), wait));
@@ -405,10 +405,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_wait_is_below_the_floor_with_jitter() {
-        let script = (0..200).map(|_| cut_at_once()).collect();
-        let waits = waits(script, Backoff::exponential(Duration::ZERO..=CEILING)).await;
-        assert!(waits.len() == 200 && waits.iter().all(|wait| (100..=3000).contains(wait)));
+    async fn no_wait_is_below_the_floor_and_from_there_they_grow() {
+        let script = || (0..200).map(|_| cut_at_once()).collect();
+        for low in [Duration::ZERO, Duration::from_millis(1)] {
+            let jittered = waits(script(), Backoff::exponential(low..=CEILING)).await;
+            assert!(jittered.len() == 200 && jittered.iter().all(|w| (100..=3000).contains(w)));
+            assert!(jittered.iter().any(|wait| *wait > 2000), "{jittered:?}");
+            let plain = waits(script(), Backoff::exponential(low..=CEILING).without_jitter()).await;
+            assert_eq!(plain[..6], [100, 200, 400, 800, 1600, 3000]);
+        }
+        assert!(waits(script(), Backoff::constant(Duration::ZERO)).await.iter().all(|w| *w == 100));
     }
 
     #[tokio::test(start_paused = true)]
