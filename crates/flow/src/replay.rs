@@ -6,10 +6,11 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures_core::{FusedStream, Stream};
 use slab::Slab;
+use tokio::task::coop::poll_proceed;
 
 use crate::sync::{Mutex, lock, park};
 
@@ -204,11 +205,14 @@ impl<T: Clone> Stream for Subscription<T> {
             this.next_id += 1;
             return Poll::Ready(Some(Ok((this.next_id - 1, item))));
         }
+        // A publisher on another thread may never let it run dry; this task must yield all the same.
+        let proceed = ready!(poll_proceed(cx));
         let mut ring = lock(&this.ring);
         let id = this.next_id;
         let oldest = ring.oldest_id();
         if id < oldest {
             this.next_id = oldest;
+            proceed.made_progress();
             return Poll::Ready(Some(Err(Lagged { missed: oldest - id })));
         }
         let mut unread = ring.items.range((id - oldest) as usize..).take(READ_AHEAD).cloned();
@@ -221,6 +225,7 @@ impl<T: Clone> Stream for Subscription<T> {
         };
         if let Some(item) = item {
             this.next_id = id + 1;
+            proceed.made_progress();
             return Poll::Ready(Some(Ok((id, item))));
         }
         if ring.publishers == 0 {
