@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod auto_traits;
+mod blocked;
 mod budget;
 mod contract;
 mod cooperation;
