@@ -128,9 +128,9 @@ impl Iterator for Delays {
         self.taken = self.taken.saturating_add(1);
         let upper = self.upper;
         self.upper = Duration::try_from_secs_f64(upper.max(GRAIN).as_secs_f64() * factor)
-            .map_or(ceiling, |next| next.min(ceiling));
+            .map_or(ceiling, |next| next.clamp(floor, ceiling)); // rounded, it may be below
         Some(match &mut self.random {
-            Some(random) => floor + (upper - floor).mul_f64(random.f64()),
+            Some(random) => floor.saturating_add((upper - floor).mul_f64(random.f64())).min(upper),
             None => upper,
         })
     }
@@ -163,6 +163,10 @@ mod tests {
         let reversed = Backoff::exponential(CEILING..=FLOOR).delays().next();
         assert_eq!(reversed, Some(CEILING));
         assert_eq!(Backoff::default().retries(0).delays().next(), None);
+        let huge = Duration::new(1 << 50, 1); // as seconds in an f64 it is a nanosecond less
+        assert!(
+            Backoff::constant(huge).seed(1).factor(1.0).delays().take(9).all(|wait| wait == huge)
+        );
         for factor in [f64::NAN, f64::INFINITY, -3.0, 1e300] {
             let mut delays = Backoff::exponential(FLOOR..=Duration::MAX).factor(factor).delays();
             assert!(delays.by_ref().take(500).all(|wait| wait >= FLOOR), "factor {factor}");

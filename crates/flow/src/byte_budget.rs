@@ -136,6 +136,7 @@ impl BudgetHolder {
     /// gets more than a minimum.
     pub fn charge(&self, bytes: usize) -> Permit {
         let mut books = lock(&self.books);
+        let bytes = bytes.min(usize::MAX - books.used); // no memory holds more
         books.grow(self.index, bytes);
         wake_entitled(books); // its own requests may be over the threshold now, and delay nobody
         self.permit(bytes)
