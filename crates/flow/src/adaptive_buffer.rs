@@ -128,6 +128,12 @@ where
     }
 }
 
+impl<S: Stream> Drop for AdaptiveBuffer<S> {
+    fn drop(&mut self) {
+        self.queue.abandon(); // a gauge may keep the queue, but not what is in it
+    }
+}
+
 /// Capacity and fill of an [`AdaptiveBuffer`], readable at any moment and from any thread.
 #[derive(Debug)]
 pub struct BufferGauge<T> {
@@ -243,13 +249,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropping_it_drops_the_source() {
+    async fn dropping_it_drops_the_source_and_what_is_buffered() {
         let alive = Arc::new(());
         let held = Arc::clone(&alive);
         let source = stream::repeat(()).map(move |()| Arc::clone(&held));
         let mut buffer = source.adaptive_buffer(nz!(2)..=nz!(8));
+        let gauge = buffer.gauge();
         assert!(buffer.next().await.is_some());
+        yield_now().await;
+        assert_eq!(gauge.fill(), 2);
         drop(buffer);
+        assert_eq!(gauge.fill(), 0);
         while Arc::strong_count(&alive) > 1 {
             yield_now().await;
         }

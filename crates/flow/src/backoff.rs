@@ -3,6 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+/// What a floor of nothing grows from: the grain of tokio's timer.
+const GRAIN: Duration = Duration::from_millis(1);
+
 /// A policy for trying again, used by [`retry`](crate::FlowExt::retry) and
 /// [`reconnect`](crate::reconnect).
 ///
@@ -47,7 +50,7 @@ impl Default for Backoff {
 impl Backoff {
     /// Waits that double from the floor to the ceiling, with jitter, without an end.
     ///
-    /// A ceiling below the floor counts as the floor.
+    /// A ceiling below the floor counts as the floor. A floor of nothing grows from 1 ms.
     pub fn exponential(waits: RangeInclusive<Duration>) -> Self {
         let (floor, ceiling) = waits.into_inner();
         Self {
@@ -88,6 +91,12 @@ impl Backoff {
         Self { jitter: Jitter::Seeded(seed), ..self }
     }
 
+    /// The same with a floor that is no lower than this.
+    pub(crate) fn floor_at_least(self, floor: Duration) -> Self {
+        let floor = self.floor.max(floor);
+        Self { floor, ceiling: self.ceiling.max(floor), ..self }
+    }
+
     /// The waits, one for each retry; the sequence ends when no retry is left.
     pub fn delays(&self) -> Delays {
         let random = match self.jitter {
@@ -118,10 +127,10 @@ impl Iterator for Delays {
         }
         self.taken = self.taken.saturating_add(1);
         let upper = self.upper;
-        self.upper = Duration::try_from_secs_f64(upper.as_secs_f64() * factor)
-            .map_or(ceiling, |next| next.min(ceiling));
+        self.upper = Duration::try_from_secs_f64(upper.max(GRAIN).as_secs_f64() * factor)
+            .map_or(ceiling, |next| next.clamp(floor, ceiling)); // rounded, it may be below
         Some(match &mut self.random {
-            Some(random) => floor + (upper - floor).mul_f64(random.f64()),
+            Some(random) => floor.saturating_add((upper - floor).mul_f64(random.f64())).min(upper),
             None => upper,
         })
     }
@@ -154,10 +163,20 @@ mod tests {
         let reversed = Backoff::exponential(CEILING..=FLOOR).delays().next();
         assert_eq!(reversed, Some(CEILING));
         assert_eq!(Backoff::default().retries(0).delays().next(), None);
+        let huge = Duration::new(1 << 50, 1); // as seconds in an f64 it is a nanosecond less
+        assert!(
+            Backoff::constant(huge).seed(1).factor(1.0).delays().take(9).all(|wait| wait == huge)
+        );
         for factor in [f64::NAN, f64::INFINITY, -3.0, 1e300] {
             let mut delays = Backoff::exponential(FLOOR..=Duration::MAX).factor(factor).delays();
             assert!(delays.by_ref().take(500).all(|wait| wait >= FLOOR), "factor {factor}");
         }
+        let mut from_nothing =
+            Backoff::exponential(Duration::ZERO..=CEILING).without_jitter().delays();
+        assert_eq!(
+            (from_nothing.next(), from_nothing.nth(20)),
+            (Some(Duration::ZERO), Some(CEILING))
+        );
         assert!(Backoff::constant(Duration::ZERO).delays().take(9).all(|wait| wait.is_zero()));
     }
 }

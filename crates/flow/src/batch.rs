@@ -210,6 +210,10 @@ impl<S: Stream, W: Weigh<S::Item>> Stream for Batch<S, W> {
                 Poll::Pending => {
                     let Some(deadline) = *this.deadline else { return Poll::Pending };
                     if !std::mem::replace(this.armed, true) {
+                        // A timer set for now still takes up to its grain.
+                        if deadline <= Instant::now() {
+                            return Poll::Ready(Some(self.take(None)));
+                        }
                         arm(this.timer.as_mut(), deadline);
                     }
                     if let Some(timer) = this.timer.as_pin_mut() {
@@ -295,6 +299,15 @@ mod tests {
         let limits = BatchLimits::rows(nz!(1_000_000)).age(Duration::from_millis(100));
         let batch = Box::pin(slow.batch(limits)).next().await.unwrap();
         assert!(batch.len() <= 100 + ROWS_PER_LOOK + 1, "{} rows", batch.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_leaves_without_a_timer() {
+        tokio::time::advance(Duration::from_micros(500)).await; // between two ticks
+        let now = BatchLimits::rows(nz!(10)).age(Duration::ZERO);
+        let mut batches = Box::pin(stream::iter(0..3).chain(stream::pending()).batch(now));
+        assert_eq!(batches.next().now_or_never(), Some(Some(vec![0, 1, 2])));
+        assert_eq!(batches.next().now_or_never(), None);
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl ByteBudget {
             return Err(NoRoom { minimum, free });
         }
         let index = books.open(minimum);
+        wake_entitled(books); // some who waited may be over their thresholds now, or never fit
         Ok(BudgetHolder { books: Arc::clone(&self.books), index })
     }
 
@@ -134,7 +135,10 @@ impl BudgetHolder {
     /// already and turned out bigger than what was reserved for it. Until the debt is paid, nobody
     /// gets more than a minimum.
     pub fn charge(&self, bytes: usize) -> Permit {
-        lock(&self.books).grow(self.index, bytes);
+        let mut books = lock(&self.books);
+        let bytes = bytes.min(usize::MAX - books.used); // no memory holds more
+        books.grow(self.index, bytes);
+        wake_entitled(books); // its own requests may be over the threshold now, and delay nobody
         self.permit(bytes)
     }
 

@@ -84,7 +84,7 @@ impl<S: Stream, W: FnMut(&S::Item) -> u64> Stream for Metered<S, W> {
             Poll::Ready(Some(item)) => {
                 // The only writer of the two counts is this stream, so plain stores are exact.
                 *this.items += 1;
-                *this.bytes += (this.weigh)(&item);
+                *this.bytes = this.bytes.saturating_add((this.weigh)(&item));
                 this.meter.0.items.store(*this.items, Ordering::Relaxed);
                 this.meter.0.bytes.store(*this.bytes, Ordering::Relaxed);
                 this.meter.enter(Activity::Busy);

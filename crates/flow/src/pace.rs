@@ -125,8 +125,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_huge_interval_does_not_overflow() {
-        let mut paced = Box::pin(stream::iter(0..2).pace(Duration::MAX));
-        assert_eq!(paced.next().await, Some(0));
-        assert!(futures::poll!(paced.next()).is_pending());
+        // The second leads to an instant, but one that can't be rounded up to the timer's grain.
+        for huge in [Duration::MAX, greatest_that_can_be_added()] {
+            let mut paced = Box::pin(stream::iter(0..2).pace(huge));
+            assert_eq!(paced.next().await, Some(0));
+            assert!(futures::poll!(paced.next()).is_pending());
+        }
+    }
+
+    fn greatest_that_can_be_added() -> Duration {
+        let now = Instant::now();
+        let bits = (0..64).rev().map(|bit| Duration::from_secs(1 << bit));
+        let bits = bits.chain((0..30).rev().map(|bit| Duration::from_nanos(1 << bit)));
+        bits.fold(Duration::ZERO, |sum, bit| {
+            let more = sum.saturating_add(bit);
+            if now.checked_add(more).is_some() { more } else { sum }
+        })
     }
 }

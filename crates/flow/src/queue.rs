@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::task::coop::poll_proceed;
 
 use crate::sync::{Mutex, lock, park, wake};
 
@@ -104,7 +106,11 @@ impl<T> Queue<T> {
     }
 
     /// Takes the oldest item; `None` once the producer has left and all is taken.
-    pub(crate) fn poll_pop(&self, cx: &Context<'_>) -> Poll<Option<T>> {
+    ///
+    /// Spends the tokio task's budget: a producer on another thread may never let it run dry, and
+    /// the consumer's task must yield all the same.
+    pub(crate) fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let proceed = ready!(poll_proceed(cx));
         let mut state = lock(&self.state);
         let fill = state.items.len();
         let Some(item) = state.items.pop_front() else {
@@ -120,6 +126,7 @@ impl<T> Queue<T> {
         let producer = if room { state.producer.take() } else { None };
         drop(state);
         wake(producer);
+        proceed.made_progress();
         Poll::Ready(Some(item))
     }
 

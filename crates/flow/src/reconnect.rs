@@ -54,6 +54,7 @@ where
     S: Stream<Item = Result<T, E>>,
     K: Clone,
 {
+    let backoff = backoff.floor_at_least(WAIT_FLOOR);
     Reconnecting {
         connect,
         backoff,
@@ -72,10 +73,10 @@ where
 pin_project! {
     /// Stream for the [`reconnect`] function.
     ///
-    /// Waits between attempts as the [`Backoff`] says, and never less than 100 ms. The sequence of
+    /// Waits between attempts as the [`Backoff`] says, with a floor of at least 100 ms. The sequence of
     /// waits starts anew only after a connection that proved healthy, by having been up for a
     /// while ([`healthy_after`](Reconnecting::healthy_after)); one that is accepted and cut at once
-    /// counts as one more failure.
+    /// counts as one more failure, however late the consumer asks and finds out.
     ///
     /// - **Ordering**: kept within a connection; across connections, what `connect` makes of the
     ///   token decides what is repeated or missing.
@@ -111,9 +112,36 @@ pin_project! {
     enum State<Fut, S> {
         Start,
         Connecting { #[pin] attempt: Fut },
-        Connected { #[pin] connection: S, since: Instant },
+        Connected { #[pin] connection: S, up: Up },
         Waiting,
         Ended,
+    }
+}
+
+/// What is known of how long a connection has been up.
+#[derive(Clone, Copy, Debug)]
+struct Up {
+    since: Instant,
+    // It gave an item long enough after that.
+    healthy: bool,
+    // An item was given last, not waited for: whatever comes next may have come long ago.
+    away: bool,
+}
+
+impl Up {
+    fn new() -> Self {
+        Self { since: Instant::now(), healthy: false, away: false }
+    }
+
+    /// An item came. Once the connection is healthy, the clock is left alone.
+    fn gave(&mut self, healthy_after: Duration) {
+        self.healthy = self.healthy || self.since.elapsed() >= healthy_after;
+        self.away = true;
+    }
+
+    /// Whether a connection that is found to be lost was healthy.
+    fn was_healthy(&self, healthy_after: Duration) -> bool {
+        self.healthy || (!self.away && self.since.elapsed() >= healthy_after)
     }
 }
 
@@ -228,7 +256,7 @@ where
                 // ## Connecting => (Connected | Waiting | Ended)
                 StateProj::Connecting { attempt } => match ready!(attempt.poll(cx)) {
                     Ok(connection) => {
-                        this.state.set(State::Connected { connection, since: Instant::now() });
+                        this.state.set(State::Connected { connection, up: Up::new() });
                         if let Some(observe) = this.observe {
                             observe(ConnectionState::Connected);
                         }
@@ -237,16 +265,21 @@ where
                     Err(error) => Some(error),
                 },
                 // ## Connected => (Connected | Waiting | Ended)
-                StateProj::Connected { connection, since } => {
-                    match ready!(connection.poll_next(cx)) {
+                StateProj::Connected { connection, up } => {
+                    let Poll::Ready(given) = connection.poll_next(cx) else {
+                        up.away = false;
+                        return Poll::Pending;
+                    };
+                    match given {
                         Some(Ok(item)) => {
+                            up.gave(*this.healthy_after);
                             if let Some(token) = this.resume.as_mut().and_then(|get| get(&item)) {
                                 *this.token = Some(token);
                             }
                             return Poll::Ready(Some(Ok(item)));
                         }
                         lost => {
-                            if since.elapsed() >= *this.healthy_after {
+                            if up.was_healthy(*this.healthy_after) {
                                 *this.delays = this.backoff.delays();
                                 *this.attempts = 0;
                             }
@@ -303,7 +336,6 @@ where
             _ => false,
         };
         let wait = if is_final { None } else { this.delays.next() };
-        let wait = wait.map(|wait| wait.max(WAIT_FLOOR));
         let state = match wait {
             Some(wait) => {
                 arm(this.timer.as_mut(), after(Instant::now(), wait));
@@ -405,10 +437,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_wait_is_below_the_floor_with_jitter() {
-        let script = (0..200).map(|_| cut_at_once()).collect();
-        let waits = waits(script, Backoff::exponential(Duration::ZERO..=CEILING)).await;
-        assert!(waits.len() == 200 && waits.iter().all(|wait| (100..=3000).contains(wait)));
+    async fn a_consumer_that_is_away_makes_no_connection_healthy() {
+        let connect = |_: Option<()>| std::future::ready(Ok(cut_at_once().unwrap()));
+        let mut stream = Box::pin(reconnect(connect, backoff().retries(3)));
+        for _ in 0..4 {
+            assert_eq!(stream.next().await, Some(Ok(1)));
+            tokio::time::sleep(HEALTHY_AFTER * 2).await;
+        }
+        assert_eq!(stream.next().await, Some(Err(GaveUp { attempts: 4, error: Some("cut") })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_never_lets_wait_is_healthy_too() {
+        let busy = stream::iter((0..8).map(Ok).chain([Err("cut")])).boxed();
+        let mut script = vec![Some(busy)].into_iter();
+        let connect = move |_: Option<()>| std::future::ready(script.next().flatten().ok_or("no"));
+        let mut stream = Box::pin(reconnect(connect, backoff().retries(1)));
+        for expected in 0..8 {
+            assert_eq!(stream.next().await, Some(Ok(expected)));
+            tokio::time::sleep(HEALTHY_AFTER / 4).await;
+        }
+        assert_eq!(stream.next().await, Some(Err(GaveUp { attempts: 1, error: Some("no") })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_wait_is_below_the_floor_and_from_there_they_grow() {
+        let script = || (0..200).map(|_| cut_at_once()).collect();
+        for low in [Duration::ZERO, Duration::from_millis(1)] {
+            let jittered = waits(script(), Backoff::exponential(low..=CEILING)).await;
+            assert!(jittered.len() == 200 && jittered.iter().all(|w| (100..=3000).contains(w)));
+            assert!(jittered.iter().any(|wait| *wait > 2000), "{jittered:?}");
+            let plain = waits(script(), Backoff::exponential(low..=CEILING).without_jitter()).await;
+            assert_eq!(plain[..6], [100, 200, 400, 800, 1600, 3000]);
+        }
+        assert!(waits(script(), Backoff::constant(Duration::ZERO)).await.iter().all(|w| *w == 100));
     }
 
     #[tokio::test(start_paused = true)]

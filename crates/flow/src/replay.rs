@@ -6,10 +6,11 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures_core::{FusedStream, Stream};
 use slab::Slab;
+use tokio::task::coop::poll_proceed;
 
 use crate::sync::{Mutex, lock, park};
 
@@ -204,18 +205,27 @@ impl<T: Clone> Stream for Subscription<T> {
             this.next_id += 1;
             return Poll::Ready(Some(Ok((this.next_id - 1, item))));
         }
+        // A publisher on another thread may never let it run dry; this task must yield all the same.
+        let proceed = ready!(poll_proceed(cx));
         let mut ring = lock(&this.ring);
         let id = this.next_id;
         let oldest = ring.oldest_id();
         if id < oldest {
             this.next_id = oldest;
+            proceed.made_progress();
             return Poll::Ready(Some(Err(Lagged { missed: oldest - id })));
         }
-        let mut unread = ring.items.range((id - oldest) as usize..);
-        if let Some(item) = unread.next() {
-            let item = item.clone();
-            this.ahead.extend(unread.take(READ_AHEAD - 1).cloned());
+        let mut unread = ring.items.range((id - oldest) as usize..).take(READ_AHEAD).cloned();
+        let item = if unread.len() > 1 {
+            // In order and from the next id on: should a clone panic, those before it are kept.
+            this.ahead.extend(unread);
+            this.ahead.pop_front()
+        } else {
+            unread.next()
+        };
+        if let Some(item) = item {
             this.next_id = id + 1;
+            proceed.made_progress();
             return Poll::Ready(Some(Ok((id, item))));
         }
         if ring.publishers == 0 {
@@ -298,6 +308,9 @@ impl Error for UnknownId {}
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use futures::{FutureExt, StreamExt};
     use proptest::prelude::*;
 
@@ -323,6 +336,32 @@ mod tests {
         let mut subscription = replay.subscribe_after(40).unwrap();
         assert_eq!(subscription.next().now_or_never(), Some(Some(Err(Lagged { missed: 59 }))));
         assert_eq!(subscription.next().now_or_never(), Some(Some(Ok((100, 'x')))));
+    }
+
+    /// Panics when it is cloned for the third time, counted over all.
+    struct Fragile(u64, Arc<AtomicUsize>);
+
+    impl Clone for Fragile {
+        fn clone(&self) -> Self {
+            assert_ne!(self.1.fetch_add(1, Ordering::SeqCst), 2, "the third clone");
+            Self(self.0, Arc::clone(&self.1))
+        }
+    }
+
+    #[test]
+    fn a_clone_that_panics_moves_no_ids() {
+        let clones = Arc::new(AtomicUsize::new(0));
+        let replay = Replay::new(nz!(8));
+        let mut reader = replay.subscribe();
+        for number in 0..5 {
+            replay.publish(Fragile(number, Arc::clone(&clones)));
+        }
+        let first = AssertUnwindSafe(async { reader.next().await.is_some() });
+        assert!(first.catch_unwind().now_or_never().unwrap().is_err());
+        for expected in 0..5 {
+            let (id, item) = reader.next().now_or_never().unwrap().unwrap().unwrap();
+            assert_eq!((id, item.0), (expected, expected));
+        }
     }
 
     proptest! {

@@ -197,9 +197,10 @@ where
     fn size_hint(&self) -> (usize, Option<usize>) {
         let held = usize::from(self.item.is_some());
         let (lower, upper) = if self.ended { (0, Some(0)) } else { self.source.size_hint() };
+        let lower = lower.saturating_add(held);
+        // The next one may be the last.
         let lower = if matches!(self.given_up, GivenUp::End) { lower.min(1) } else { lower };
-        let upper = upper.and_then(|upper| upper.checked_add(held));
-        (lower.saturating_add(held), upper)
+        (lower, upper.and_then(|upper| upper.checked_add(held)))
     }
 }
 
@@ -269,8 +270,22 @@ mod tests {
             async move { result }
         });
         let mut half = Box::pin(half.end_on_failure());
+        assert_eq!(half.size_hint(), (1, Some(3)));
         assert_eq!(half.by_ref().collect::<Vec<_>>().await, [Ok(1), Err("two")]);
         assert!(half.is_terminated());
         assert_eq!(half.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn the_item_at_work_may_be_the_last() {
+        let items = stream::iter([Ok(1), Ok(2), Ok(3)]);
+        let failing = items.retry(Backoff::default().retries(0), |_| async {
+            tokio::task::yield_now().await;
+            Err::<(), _>("one")
+        });
+        let mut failing = Box::pin(failing.end_on_failure());
+        assert!(futures::poll!(failing.next()).is_pending());
+        assert_eq!(failing.size_hint(), (1, Some(3)));
+        assert_eq!(failing.count().await, 1);
     }
 }

@@ -8,9 +8,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Far enough for every purpose, near enough for every clock to add.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// The instant that is `wait` from `now`, or 30 years off where that is no instant.
+/// The instant that is `wait` from `now`, or 30 years off where that is later.
 pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
-    now.checked_add(wait).unwrap_or(now + FAR)
+    now + wait.min(FAR)
 }
 
 /// Sets the timer. It is made at the first call, so that no runtime is needed before that.

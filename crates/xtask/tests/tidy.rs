@@ -91,9 +91,11 @@ fn tree() -> Vec<File> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let built = ["target", ".git", "node_modules"].iter().any(|skipped| name == *skipped);
+            if ["target", ".git", "node_modules"].iter().any(|skipped| name == *skipped) {
+                continue; // a folder, or the file that is in its place in a worktree or submodule
+            }
             let path = entry.path();
-            if path.is_dir() && !built {
+            if path.is_dir() {
                 folders.push(path);
             } else if let (Ok(text), Ok(within)) =
                 (fs::read_to_string(&path), path.strip_prefix(&root))

@@ -52,8 +52,13 @@ pub(super) struct Waiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     Guaranteed,
-    Shared { bytes: usize, fits: bool },
+    Shared {
+        bytes: usize,
+        fits: bool,
+    },
     OverThreshold,
+    /// More than there is for its holder, since another one came.
+    TooLarge,
 }
 
 impl Account {
@@ -96,6 +101,9 @@ impl Books {
         let Some(account) = self.holders.get(index) else {
             return Need::OverThreshold;
         };
+        if bytes > self.largest(index) {
+            return Need::TooLarge;
+        }
         let over = account.used.saturating_add(bytes).saturating_sub(account.minimum);
         let free = self.free();
         match over.saturating_sub(account.over()) {
@@ -163,14 +171,14 @@ impl Books {
     }
 
     /// Wakes, in order, whoever may find room at its next poll: all for whom there is enough, up to
-    /// the first one who is entitled and needs more than is free.
+    /// the first one who is entitled and needs more than is free. And whoever never will, to say so.
     pub(super) fn entitled(&mut self) -> Vec<Waker> {
         self.changes += 1;
         let mut chosen = Vec::new();
         let mut open = true;
         for (ticket, waiter) in &self.waiters {
             let chance = match self.need(waiter.index, waiter.bytes) {
-                Need::Guaranteed => true,
+                Need::Guaranteed | Need::TooLarge => true,
                 Need::Shared { fits, .. } => {
                     open &= fits || waiter.woken;
                     open && fits

@@ -229,15 +229,38 @@ fn what_cannot_be_is_refused_with_the_numbers() {
 }
 
 #[test]
-fn a_request_that_a_new_holder_made_impossible_is_refused() {
+fn a_request_that_a_new_holder_made_impossible_is_woken_and_refused() {
     let budget = ByteBudget::new(100);
     let (first, second) = (budget.holder(0).unwrap(), budget.holder(0).unwrap());
-    let some = first.try_acquire(30).unwrap();
-    let mut request = second.acquire(90);
-    assert!((&mut request).now_or_never().is_none());
-    let _third = budget.holder(50).unwrap();
-    drop(some);
-    assert_eq!(request.now_or_never().unwrap().unwrap_err(), TooLarge { bytes: 90, largest: 50 });
+    let _some = first.try_acquire(30).unwrap();
+    let wakes = Wakes::new();
+    let waker = wakes.waker();
+    let mut request = Box::pin(second.acquire(90));
+    assert!(request.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let third = budget.holder(50).unwrap();
+    assert_eq!(wakes.take(), 1, "it would wait for ever");
+    assert!(third.try_acquire(60).is_some(), "it delays nobody");
+    let refused = request.now_or_never().unwrap().unwrap_err();
+    assert_eq!(refused, TooLarge { bytes: 90, largest: 50 });
+}
+
+#[test]
+fn debt_wakes_those_behind_a_request_that_it_puts_over_the_threshold() {
+    let budget = ByteBudget::new(100);
+    let holders: Vec<_> = (0..3).map(|_| budget.holder(0).unwrap()).collect();
+    let _held = holders[0].try_acquire(50).unwrap();
+    let mut big = Box::pin(holders[1].acquire(60));
+    assert!((&mut big).now_or_never().is_none(), "waits for 10 more");
+    let wakes = Wakes::new();
+    let waker = wakes.waker();
+    let mut small = Box::pin(holders[2].acquire(10));
+    assert!(small.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!((&mut big).now_or_never().is_none(), "asked whether it still wants them: yes");
+    assert_eq!(wakes.take(), 1);
+    assert!(small.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let _debt = holders[1].charge(25);
+    assert_eq!(wakes.take(), 1);
+    assert!(small.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
 }
 
 #[test]
@@ -266,6 +289,8 @@ fn debt_is_shown_and_leaves_the_minimums_alone() {
     drop(huge);
     assert!(writer.try_acquire(1).is_some());
     drop(minimum);
+    drop((reader.charge(usize::MAX), reader.charge(usize::MAX)));
+    assert_eq!(budget.usage().used, 0);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures::stream::LocalBoxStream;
-use futures::{Stream, StreamExt};
-use tidegate_flow::{FairMerge, Merged};
+use futures::{Stream, StreamExt, stream};
+use tidegate_flow::{FairMerge, FlowExt, Merged, Replay, WhenFull, nz};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -78,4 +78,56 @@ async fn many_inputs_that_spend_the_task_budget_stay_linear() {
         // Each item, each end, and one vain poll of each input when the budget is spent.
         assert!(polls <= 4 * count * 10, "{polls} polls for {} items", count * 10);
     }
+}
+
+/// With 129 inputs and a budget of 128 it would always be the same one that finds nothing left.
+#[tokio::test]
+async fn the_task_budget_takes_no_input_its_turn() {
+    for count in [3, 43, 129] {
+        let mut merge = FairMerge::new();
+        for (key, channel) in channels(count, 400).into_iter().enumerate() {
+            merge.insert(key, channel);
+        }
+        let mut shares = vec![0_usize; count];
+        for _ in 0..count * 200 {
+            if let Some(Merged::Item(key, _)) = merge.next().await {
+                shares[key] += 1;
+            }
+        }
+        assert!(shares.iter().all(|share| share.abs_diff(200) <= 1), "{shares:?}");
+    }
+}
+
+/// How many turns others get while a stream is read whose items are all there.
+async fn turns_of_others(items: impl Stream + Send + 'static) -> usize {
+    let reading = tokio::spawn(items.count());
+    let mut turns = 0;
+    while !reading.is_finished() {
+        turns += 1;
+        tokio::task::yield_now().await;
+    }
+    turns
+}
+
+#[tokio::test]
+async fn whoever_reads_a_full_queue_lets_others_run() {
+    let fan_out = stream::iter(0..20_000).fan_out();
+    let consumer = fan_out.handle().subscribe(nz!(20_000), WhenFull::Block);
+    fan_out.await;
+    assert!(turns_of_others(consumer).await > 100);
+
+    let mut buffer = stream::iter(0..20_000).adaptive_buffer(nz!(20_000)..=nz!(20_000));
+    assert_eq!(buffer.next().await, Some(0));
+    while buffer.gauge().fill() < 19_999 {
+        tokio::task::yield_now().await;
+    }
+    assert!(turns_of_others(buffer).await > 100);
+
+    let replay = Replay::new(nz!(20_000));
+    let reader = replay.subscribe();
+    for item in 0..20_000 {
+        replay.publish(item);
+    }
+    drop(replay);
+    assert!(turns_of_others(reader).await >= 4); // it takes 32 at a time
 }

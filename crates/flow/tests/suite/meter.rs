@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use tidegate_flow::{FlowExt, Reading, WhenFull, nz};
 use tokio::time::sleep;
 
@@ -57,6 +57,14 @@ async fn handing_on_to_a_full_channel_counts_as_blocked_when_told() {
     tokio::join!(forwarding, receiving);
     // Each takes a second of work; they are sent at 1, 3, 6, 9 and 12 s.
     assert_eq!(seconds(meter.read()), (0, 5, 7));
+}
+
+#[test]
+fn more_bytes_than_can_be_counted_do_no_harm() {
+    let metered = stream::iter(0..3).meter_by(|_| u64::MAX);
+    let meter = metered.handle();
+    assert_eq!(metered.count().now_or_never(), Some(3));
+    assert_eq!((meter.read().items, meter.read().bytes), (3, u64::MAX));
 }
 
 #[tokio::test(start_paused = true)]
