@@ -114,7 +114,7 @@ pub struct Failure {
     /// How many batches were left without a verdict.
     pub unacked: u64,
     /// The last numbers.
-    pub snapshot: Snapshot,
+    pub snapshot: Box<Snapshot>,
 }
 
 impl Handle {
@@ -198,7 +198,7 @@ impl Running {
             }
             _ => return Ok(Summary { snapshot, resumed: self.resumed }),
         };
-        Err(Failure { error, unacked, snapshot })
+        Err(Failure { error, unacked, snapshot: Box::new(snapshot) })
     }
 
     /// Until all tasks have ended. The first failure stops the sources; what is in flight elsewhere

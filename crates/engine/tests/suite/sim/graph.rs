@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_engine::{Pipeline, SinkOptions, WhenFull};
 
-use crate::components::{SimSink, SimSource, SimTransform, World};
+use super::components::{SimSink, SimSource, SimTransform, World};
 
 /// At most so many components.
 const NODES_MAX: usize = 12;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use tidegate_engine::{Snapshot, WhenFull};
 
-use crate::components::{World, number, row};
-use crate::graph::{Kind, Plan, Port};
+use super::components::{World, number, row};
+use super::graph::{Kind, Plan, Port};
 
 /// Compares every sink with what should be in it.
 pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
@@ -17,7 +17,7 @@ pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
             for (partition, rows) in partitions.partitions.iter().enumerate() {
                 for number in 0..*rows {
                     let count = copies(plan, Port::Source(source), index, number);
-                    let kept = sink.rejects.is_none_or(|by| number % by != 0);
+                    let kept = sink.rejects.is_none_or(|by| !number.is_multiple_of(by));
                     if count > 0 && kept {
                         expected.insert(row(source, partition, number), count);
                         let most = ways.entry(source.to_string()).or_insert(0);
@@ -58,8 +58,8 @@ fn copies(plan: &Plan, port: Port, sink: usize, number: u64) -> usize {
     let through = plan.transforms.iter().enumerate().filter(|(_, t)| t.inputs.contains(&port));
     let through = through.map(|(index, transform)| {
         let (kept, rejected) = match transform.kind {
-            Kind::Filter(by) => (number % by != 0, false),
-            Kind::Reject(by) => (number % by != 0, number % by == 0),
+            Kind::Filter(by) => (!number.is_multiple_of(by), false),
+            Kind::Reject(by) => (!number.is_multiple_of(by), number.is_multiple_of(by)),
             Kind::Slice(_) | Kind::Limit(..) => (true, false),
         };
         let onward = |goes: bool, port: Port| {

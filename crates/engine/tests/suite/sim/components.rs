@@ -20,7 +20,7 @@ use tidegate_model::{
 };
 use tokio::time::sleep;
 
-use crate::graph::{Kind, Plan};
+use super::graph::{Kind, Plan};
 
 /// Offsets of neighbouring rows are this far apart.
 const STEP: u64 = 10;
@@ -231,7 +231,9 @@ impl Stage for SimStage {
         };
         let divided = |by: u64| {
             let text = rows.column(0).as_string::<i32>();
-            BooleanArray::from_iter(text.iter().map(|row| Some(number(row.unwrap()) % by == 0)))
+            BooleanArray::from_iter(
+                text.iter().map(|row| Some(number(row.unwrap()).is_multiple_of(by))),
+            )
         };
         let without = |mask: &BooleanArray| {
             filter_record_batch(&rows, &BooleanArray::from(!mask.values())).unwrap()
@@ -323,7 +325,7 @@ impl Sink for SimSink {
             let mut written = Written::default();
             for (index, text) in rows.column(0).as_string::<i32>().iter().enumerate() {
                 let text = text.unwrap();
-                if self.rejects.is_some_and(|by| number(text) % by == 0) {
+                if self.rejects.is_some_and(|by| number(text).is_multiple_of(by)) {
                     written.rejected.push((index, "divided".to_owned()));
                 } else if self.picky && self.random.u32(0..8) == 0 {
                     written.again.push(index);

@@ -15,8 +15,8 @@ use tidegate_engine::{RunOptions, Store};
 use tidegate_flow::Backoff;
 use tokio::time::timeout;
 
-use crate::components::World;
-use crate::graph::Plan;
+use components::World;
+use graph::Plan;
 
 /// Seeds of a plain run; `cargo xtask test` runs more.
 const SEEDS: u64 = 300;

@@ -1,0 +1,207 @@
+//! Small components for tests: a source of numbered rows, a sink that does as it is told.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow_array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use futures::future::BoxFuture;
+use futures::stream;
+use tidegate_model::{
+    Commit, Delivered, Error, Mistake, Moment, Output, Position, Result, Sink, SinkContext, Source,
+    SourceBatch, SourceContext, SourceStream, Stage, Transform, Written,
+};
+
+/// The columns of a [`Numbers`] source.
+pub(crate) fn columns(names: &[&str]) -> SchemaRef {
+    let fields = names.iter().map(|name| Field::new(*name, DataType::UInt64, false));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// So many batches of so many rows, one every so often; every column holds the row's number.
+#[derive(Clone)]
+pub(crate) struct Numbers {
+    pub(crate) schema: SchemaRef,
+    pub(crate) batches: u64,
+    pub(crate) rows: u64,
+    pub(crate) pace: Duration,
+    /// What it was told when it opened.
+    pub(crate) opened: Arc<Mutex<Option<SourceContext>>>,
+}
+
+impl Numbers {
+    pub(crate) fn new(batches: u64, rows: u64) -> Self {
+        let schema = columns(&["a", "b", "c"]);
+        Self { schema, batches, rows, pace: Duration::ZERO, opened: Arc::default() }
+    }
+}
+
+impl Source for Numbers {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn replayable(&self) -> bool {
+        true
+    }
+
+    fn bytes_min(&self) -> usize {
+        4_096
+    }
+
+    fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
+        *self.opened.lock().unwrap() = Some(context.clone());
+        let this = self.clone();
+        let first = context.positions.first().map_or(0, |position| position.sequence / this.rows);
+        Box::pin(async move {
+            let batches = stream::unfold(first, move |batch| {
+                let (this, context) = (this.clone(), context.clone());
+                async move {
+                    tokio::time::sleep(this.pace).await;
+                    (batch < this.batches).then(|| (Ok(this.batch(batch, &context)), batch + 1))
+                }
+            });
+            Ok(Box::pin(batches) as SourceStream)
+        })
+    }
+}
+
+impl Numbers {
+    fn batch(&self, batch: u64, context: &SourceContext) -> SourceBatch {
+        let (start, end) = (batch * self.rows, (batch + 1) * self.rows);
+        let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(start..end));
+        let arrays = vec![numbers; context.columns.fields().len()];
+        SourceBatch {
+            rows: RecordBatch::try_new(Arc::clone(&context.columns), arrays).unwrap(),
+            start,
+            position: Position { partition: "all".into(), sequence: end, state: Vec::new().into() },
+            read_at: 0,
+            bytes: self.rows,
+            refused: 0,
+        }
+    }
+}
+
+/// What a [`Told`] sink does when it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Does {
+    Write,
+    Stall,
+    Panic,
+    Fail,
+    Close,
+}
+
+/// A sink that counts rows and does as it is told.
+#[derive(Clone)]
+pub(crate) struct Told {
+    pub(crate) does: Does,
+    pub(crate) wants: Vec<&'static str>,
+    pub(crate) rows: Arc<Mutex<Vec<u64>>>,
+    pub(crate) columns: Arc<Mutex<Option<SchemaRef>>>,
+    pub(crate) to: Option<String>,
+}
+
+impl Told {
+    pub(crate) fn to(does: Does) -> Self {
+        let (rows, columns) = Default::default();
+        Self { does, wants: vec!["a"], rows, columns, to: None }
+    }
+}
+
+impl Sink for Told {
+    fn columns(&self, input: &SchemaRef) -> Result<Vec<usize>, Mistake> {
+        let wanted = self.wants.iter().map(|name| input.index_of(name));
+        let wanted: Result<Vec<usize>, _> = wanted.collect();
+        wanted.map_err(|error| Mistake::new(error.to_string()))
+    }
+
+    fn commit_when(&self) -> Commit {
+        Commit::Grouped
+    }
+
+    fn target(&self) -> Option<String> {
+        self.to.clone()
+    }
+
+    fn open(&mut self, context: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
+        *self.columns.lock().unwrap() = Some(Arc::clone(&context.columns));
+        Box::pin(async move { context.records.delivered() })
+    }
+
+    fn write<'a>(&'a mut self, rows: &'a RecordBatch) -> BoxFuture<'a, Result<Written>> {
+        Box::pin(async move {
+            match self.does {
+                Does::Write => {}
+                Does::Stall => std::future::pending().await,
+                Does::Panic => panic!("told to"),
+                Does::Fail => return Err(Error::fatal("told to")),
+                Does::Close => return Err(Error::closed("told to")),
+            }
+            let numbers: &UInt64Array = rows.column(0).as_any().downcast_ref().unwrap();
+            self.rows.lock().unwrap().extend(numbers.values());
+            Ok(Written::default())
+        })
+    }
+
+    fn commit<'a>(&'a mut self, _: &'a [Delivered]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A transform that reads some columns and gives one of them, or passes all through.
+#[derive(Clone)]
+pub(crate) struct Picks {
+    pub(crate) reads: Vec<usize>,
+    pub(crate) gives: Option<&'static str>,
+    pub(crate) panics: bool,
+}
+
+impl Transform for Picks {
+    fn columns(&self, _: &SchemaRef) -> Result<Vec<usize>, Mistake> {
+        Ok(self.reads.clone())
+    }
+
+    fn passes_through(&self) -> bool {
+        self.gives.is_none()
+    }
+
+    fn plan(&self, input: &SchemaRef) -> Result<Box<dyn Stage>, Mistake> {
+        let Some(gives) = self.gives else {
+            return Ok(Box::new(Picked {
+                keep: None,
+                schema: Arc::clone(input),
+                panics: self.panics,
+            }));
+        };
+        let mut keep = vec![input.index_of(gives).map_err(|e| Mistake::new(e.to_string()))?];
+        keep.extend(input.index_of(tidegate_model::OFFSET));
+        let schema = Arc::new(input.project(&keep).unwrap());
+        Ok(Box::new(Picked { keep: Some(keep), schema, panics: self.panics }))
+    }
+}
+
+#[derive(Clone)]
+struct Picked {
+    keep: Option<Vec<usize>>,
+    schema: SchemaRef,
+    panics: bool,
+}
+
+impl Stage for Picked {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn fork(&self) -> Option<Box<dyn Stage>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn apply(&mut self, rows: RecordBatch, _: Moment) -> Result<Output> {
+        assert!(!self.panics, "told to");
+        Ok(Output::rows(match &self.keep {
+            Some(keep) => rows.project(keep).unwrap(),
+            None => rows,
+        }))
+    }
+}
