@@ -60,6 +60,11 @@ impl Role {
     }
 }
 
+/// A component's place in a configuration, for messages.
+pub(crate) fn place(role: Role, name: &str) -> String {
+    format!("{}.{name}", role.table())
+}
+
 /// A mistake in a graph, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GraphMistake {

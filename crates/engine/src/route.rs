@@ -1,6 +1,7 @@
 //! The way of a source's rows through its fused transforms to the edges of sinks: synchronous, on
 //! any worker, order kept.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -11,9 +12,10 @@ use tidegate_flow::BudgetHolder;
 use tidegate_model::{Batch, Error, Moment, OFFSET, Output, Rejects, Result, Stage, Verdict};
 use tokio::sync::Mutex;
 
-use crate::graph::{Builder, Port};
+use crate::graph::{Builder, Port, Role, place};
 use crate::memory::{compacted, made_bytes};
 use crate::plan::{Plan, rejects_schema};
+use crate::stop::panicked;
 
 /// A worker hands over what it has made once it is this much; the rest is made when that is gone.
 const MADE_BYTES_MAX: usize = 1024 * 1024;
@@ -163,7 +165,7 @@ impl<'a> Router<'a> {
             |schema: &SchemaRef| schema.fields().last().is_some_and(|f| f.name() == OFFSET);
         if hidden(input) && !hidden(&output) {
             let said = format!("it does not carry the last column, {OFFSET}, along");
-            return Err(Error::fatal(said).within(&transform.name));
+            return Err(Error::fatal(said).within(place(Role::Transform, &transform.name)));
         }
         let node = route.nodes.len();
         route.nodes.push(Node {
@@ -186,8 +188,9 @@ impl<'a> Router<'a> {
         }
         let transform = &self.builder.transforms[index];
         let planned = transform.transform.plan(&self.plan.transforms[index]);
-        let stage =
-            planned.map_err(|mistake| Error::invalid(mistake.message).within(&transform.name))?;
+        let stage = planned.map_err(|mistake| {
+            Error::invalid(mistake.message).within(place(Role::Transform, &transform.name))
+        })?;
         if stage.fork().is_some() {
             return Ok(Staged::Free(std::sync::Mutex::new(stage)));
         }
@@ -266,15 +269,19 @@ impl Route {
         };
         let began = Instant::now();
         let rows = batch.rows.num_rows();
-        let applied = stage.apply(batch.rows.clone(), at);
+        let applied = apply(stage, batch.rows.clone(), at);
         let Output { rows: made, rejects, rest, wait } =
-            applied.map_err(|error| error.within(&node.name))?;
+            applied.map_err(|error| error.within(place(Role::Transform, &node.name)))?;
         let rest = match rest.map_or(0, |rest| rest.num_rows()) {
             0 => None,
             left if left < rows => {
                 batch.split_front(rows - left).map(|front| std::mem::replace(&mut batch, front))
             }
-            _ => return Err(Error::fatal("it took no rows").within(&node.name)),
+            _ => {
+                return Err(
+                    Error::fatal("it took no rows").within(place(Role::Transform, &node.name))
+                );
+            }
         };
         let mut works = Vec::new();
         if made.num_rows() > 0 {
@@ -296,6 +303,12 @@ impl Route {
         batch.ack.settle(Verdict::Delivered);
         Ok(Step { works, rest, wait })
     }
+}
+
+/// A stage's panic is an error like others: whoever runs it knows the stage's name.
+fn apply(stage: &mut dyn Stage, rows: RecordBatch, at: Moment) -> Result<Output> {
+    let applied = catch_unwind(AssertUnwindSafe(|| stage.apply(rows, at)));
+    applied.unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 /// What [`Route::step`] gives.
@@ -329,7 +342,9 @@ impl Node {
         columns.extend(hidden);
         let rows = RecordBatch::try_new(Arc::clone(&self.rejects_schema), columns);
         let rows = rows.map_err(|error| {
-            Error::fatal("its rejects are not rows of its input").because(error).within(&self.name)
+            Error::fatal("its rejects are not rows of its input")
+                .because(error)
+                .within(place(Role::Transform, &self.name))
         })?;
         let mut out = batch.with_rows(rows);
         out.holds.push(Arc::new(holder.charge(made_bytes(&batch.rows, &out.rows))));

@@ -18,7 +18,7 @@ use crate::route::StageCounts;
 use crate::snapshot::Snapshot;
 use crate::source_task::lost;
 use crate::start::Starter;
-use crate::stop::Phase;
+use crate::stop::{Phase, panicked};
 use crate::store::Store;
 
 /// A batch has at most this many bytes of input …
@@ -258,11 +258,7 @@ impl Running {
             return None; // by an abort
         }
         let name = self.names.get(&error.id()).map_or("a component", String::as_str).to_owned();
-        let panic = error.into_panic();
-        let said = panic.downcast_ref::<&str>().copied();
-        let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let said = said.unwrap_or("it did not say why");
-        Some(Error::fatal(format!("panicked, please report this: {said}")).within(name))
+        Some(panicked(&*error.into_panic()).within(name))
     }
 
     /// A batch was dropped on its way.

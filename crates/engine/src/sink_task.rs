@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::edge::EdgeReceiver;
 use crate::gauges::Gauge;
+use crate::graph::{Role, place};
 
 /// What was written is committed this long after the first of it, at the latest.
 const COMMIT_AGE: Duration = Duration::from_millis(200);
@@ -89,7 +90,7 @@ impl SinkTask {
             }
             writer.commit().await
         };
-        done.await.map_err(|error: Error| error.within(&name))?;
+        done.await.map_err(|error: Error| error.within(place(Role::Sink, &name)))?;
         writer.gauge.ended.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::edge::{EdgeSender, Offer};
 use crate::gauges::Gauge;
+use crate::graph::{Role, place};
 use crate::ledger::Ledger;
 use crate::route::{Next, Route, Work, Worker};
 use crate::stop::Stop;
@@ -105,11 +106,11 @@ impl Reader {
             };
             self.stream = None;
             if failed.kind() != ErrorKind::Disconnected {
-                return Some(Err(failed.within(&self.context.name)));
+                return Some(Err(failed.within(place(Role::Source, &self.context.name))));
             }
             // The policy has no end; if it had one, this would be it.
             let Some(delay) = self.delays.next() else {
-                return Some(Err(failed.within(&self.context.name)));
+                return Some(Err(failed.within(place(Role::Source, &self.context.name))));
             };
             if self.gauge.set_trouble(Some(failed.to_string())) {
                 tracing::warn!(source = &*self.context.name, "{failed}; trying again");

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::checkpoint::Checkpoints;
 use crate::edge::{EdgeReceiver, EdgeSender, edge};
 use crate::gauges::{Gauge, NamedEdge};
-use crate::graph::{Pipeline, Role};
+use crate::graph::{Pipeline, Role, place};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::route::{EdgePlan, Route, Router, StageCounts};
@@ -73,12 +73,12 @@ impl Starter {
             .map(|path| (Arc::clone(&path.gauge.name), Arc::clone(&path.ledger)))
             .collect();
         for task in self.sink_tasks(&gauges) {
-            let name = format!("{}.{}", Role::Sink.table(), task.context.name);
+            let name = place(Role::Sink, &task.context.name);
             names.insert(tasks.spawn(task.run()).id(), name);
         }
         for task in self.source_tasks(paths, &Stop(stopped.clone())).await? {
             resumed |= !task.context.positions.is_empty();
-            let name = format!("{}.{}", Role::Source.table(), task.context.name);
+            let name = place(Role::Source, &task.context.name);
             names.insert(tasks.spawn(task.run()).id(), name);
         }
         let (last_commit, last) = oneshot::channel();
@@ -162,9 +162,9 @@ impl Starter {
         let node = &self.pipeline.builder.sources[source];
         let holder = self.budget.holder(node.source.bytes_min());
         // Planning has checked that the minimums fit together.
-        holder
-            .map(Arc::new)
-            .map_err(|error| Error::fatal("memory").because(error).within(&node.name))
+        holder.map(Arc::new).map_err(|error| {
+            Error::fatal("memory").because(error).within(place(Role::Source, &node.name))
+        })
     }
 
     fn sink_tasks(&mut self, gauges: &Gauges) -> Vec<SinkTask> {

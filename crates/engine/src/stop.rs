@@ -1,8 +1,10 @@
-//! The word to stop, as tasks hear it.
+//! The word to stop, as tasks hear it; and how a panic sounds.
 
+use std::any::Any;
 use std::pin::pin;
 
 use futures::future::{Either, select};
+use tidegate_model::Error;
 use tokio::sync::watch;
 
 /// How far a run is to go.
@@ -30,4 +32,12 @@ impl Stop {
             Either::Right((output, _)) => Some(output),
         }
     }
+}
+
+/// A panic as an error, without the name of whose it was.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let said = panic.downcast_ref::<&str>().copied();
+    let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let said = said.unwrap_or("it did not say why");
+    Error::fatal(format!("panicked, please report this: {said}"))
 }

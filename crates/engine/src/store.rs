@@ -4,7 +4,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableDatabase, TableDefinition};
@@ -30,8 +30,10 @@ const CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// for those who run one without, or start it again with what it left. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    database: Arc<Database>,
-    on_disk: bool,
+    // Nothing after a failed write: redb refuses any other until it is opened again.
+    database: Arc<RwLock<Option<Database>>>,
+    // Its file, where it has one.
+    path: Option<Arc<Path>>,
     // Held as long as the store is used; released by the kernel, however the process ends.
     _lock: Option<Arc<File>>,
 }
@@ -45,16 +47,14 @@ impl Store {
         })?;
         let lock = lock(data_dir)?;
         let path = data_dir.join(FILE);
-        let mut builder = Database::builder();
-        let opened = builder.set_cache_size(CACHE_BYTES_MAX).create(&path);
-        let database = opened.map_err(|error| {
+        let database = open(&path).map_err(|error| {
             let path = path.display();
             let context = format!(
                 "data_dir: can't open {path}; if it is damaged, put it aside: all input is read again"
             );
             Error::fatal(context).because(error)
         })?;
-        Self::with(database, true, Some(Arc::new(lock)))
+        Self::with(database, Some(path.into()), Some(Arc::new(lock)))
     }
 
     /// A store that is gone when its last clone is.
@@ -66,11 +66,12 @@ impl Store {
         let database = Database::builder().create_with_backend(InMemoryBackend::new());
         let database =
             database.map_err(|error| Error::fatal("can't make a store").because(error))?;
-        Self::with(database, false, None)
+        Self::with(database, None, None)
     }
 
-    fn with(database: Database, on_disk: bool, lock: Option<Arc<File>>) -> Result<Self> {
-        let store = Self { database: Arc::new(database), on_disk, _lock: lock };
+    fn with(database: Database, path: Option<Arc<Path>>, lock: Option<Arc<File>>) -> Result<Self> {
+        let database = Arc::new(RwLock::new(Some(database)));
+        let store = Self { database, path, _lock: lock };
         // All tables exist from here on, so that reading finds them.
         store.change(|write| {
             write.open_table(POSITIONS)?;
@@ -86,7 +87,7 @@ impl Store {
         &self,
         work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        if !self.on_disk {
+        if self.path.is_none() {
             return work(self);
         }
         let store = self.clone();
@@ -134,7 +135,7 @@ impl Store {
         &self,
         look: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T> {
-        let looked = self.database.begin_read().map_err(Into::into).and_then(|read| look(&read));
+        let looked = self.with_database(|database| look(&database.begin_read()?));
         looked.map_err(|error| Error::fatal("data_dir: can't read the store").because(error))
     }
 
@@ -142,15 +143,38 @@ impl Store {
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<()> {
-        let changed = self.database.begin_write().map_err(Into::into).and_then(|write| {
+        let changed = self.with_database(|database| {
+            let write = database.begin_write()?;
             change(&write)?;
-            write.commit()?;
-            Ok(())
+            Ok(write.commit()?)
         });
-        changed.map_err(|error: redb::Error| {
+        if changed.is_err() && self.path.is_some() {
+            self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        changed.map_err(|error| {
             Error::disconnected("data_dir: can't write to the store").because(error)
         })
     }
+
+    fn with_database<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = &*database {
+            return work(database);
+        }
+        drop(database);
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(path)) = (&*database, &self.path) {
+            *database = Some(open(path)?);
+        }
+        database.as_ref().map_or(Err(redb::Error::DatabaseClosed), work)
+    }
+}
+
+fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES_MAX).create(path)
 }
 
 /// Locks the folder for this process.

@@ -89,7 +89,7 @@ async fn a_second_word_stops_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_names_who_failed_and_others_deliver_what_they_have() {
     for (does, said) in [
-        (Does::Fail, "bad: told to"),
+        (Does::Fail, "sinks.bad: told to"),
         (Does::Panic, "sinks.bad: panicked, please report this: told to"),
     ] {
         let store = Store::in_memory().unwrap();
@@ -119,7 +119,7 @@ async fn a_panic_in_a_transform_is_named_with_and_without_workers() {
         let options = RunOptions { workers, ..options(&store) };
         let running = pipeline.unwrap().start(options).await.unwrap();
         let said = running.finish().await.unwrap_err().error.to_string();
-        assert_eq!(said, "sources.numbers: panicked, please report this: told to");
+        assert_eq!(said, "transforms.picks: panicked, please report this: told to");
     }
 }
 
