@@ -6,5 +6,8 @@ pub mod script;
 /// A waker that counts.
 pub mod wakes;
 
+/// A program that is started, watched and stopped.
+pub mod process;
+
 /// The paired benchmark: both sides in one run, interleaved, as a ratio.
 pub mod bench;

@@ -1,0 +1,7 @@
+//! The real program, with real files, pipes and signals.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+
+mod crash;
+mod memory;
+mod support;
