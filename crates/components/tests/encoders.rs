@@ -1,5 +1,7 @@
 //! The encoders against other people's readers and against the simplest code that does the same.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+
 use std::sync::Arc;
 
 use arrow_array::builder::{

@@ -4,4 +4,4 @@
 pub mod encode;
 
 /// Single values as bytes.
-mod values;
+pub(crate) mod values;
