@@ -14,3 +14,6 @@ pub mod transforms;
 
 /// Where data goes.
 pub mod sinks;
+
+/// Writes to pipes and terminals that never block for good.
+mod outlet;

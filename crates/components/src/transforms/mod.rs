@@ -4,5 +4,5 @@ use tidegate_model::TransformSpec;
 
 register! {
     /// By the name that a configuration's `type` gives them.
-    TRANSFORMS: TransformSpec =>
+    TRANSFORMS: TransformSpec => rate_limit,
 }
