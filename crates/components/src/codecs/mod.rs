@@ -1,1 +1,17 @@
 //! Bytes to rows, rows to bytes.
+
+/// Memory to read into, within the budget.
+mod space;
+
+/// Where lines begin and end.
+mod lines;
+
+/// Lines to rows.
+mod decode;
+
+/// Text as views into what was read.
+mod views;
+
+pub use decode::{Chunk, DECODERS, Decoder, DecoderName, Label, NewDecoder, Places, Shape};
+pub use lines::{Cut, Cutter, Line, Piece, TooLong};
+pub use space::{Pool, Space};
