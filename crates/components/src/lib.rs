@@ -3,6 +3,9 @@
 #[macro_use]
 mod register;
 
+/// Sizes and times as people write them.
+mod units;
+
 /// Bytes to rows, rows to bytes.
 pub mod codecs;
 

@@ -25,8 +25,9 @@ const RULES: [(&str, Rule); 8] = [
 ];
 
 /// Exceptions: rule, path, reason.
-const WAIVERS: [(&str, &str, &str); 3] = [
+const WAIVERS: [(&str, &str, &str); 4] = [
     ("sleep", "crates/testkit/src/bench.rs", "the kernel's CPU accounts need a nap to be current"),
+    ("unsafe", "crates/components/src/codecs/views.rs", "the one module for views into text"),
     ("left over", "crates/xtask/tests/tidy.rs", "names what it forbids"),
     ("hosts and paths", "crates/xtask/tests/tidy.rs", "names what it forbids"),
 ];
@@ -140,7 +141,9 @@ fn opening(file: &File) -> Vec<String> {
 
 fn no_unsafe(file: &File) -> Vec<String> {
     let lint = concat!("allow(unsafe", "_code");
-    lines(file, "no module may use unsafe code yet", |line| is_rust(file) && line.contains(lint))
+    lines(file, "unsafe code has its one module, codecs/views.rs", |line| {
+        is_rust(file) && line.contains(lint)
+    })
 }
 
 /// Real sleeps in tests; under a paused clock tokio's are no sleeps.

@@ -1,0 +1,109 @@
+//! Lines to rows: what every decoder is given and gives, and the table of them.
+
+/// The columns of a batch, as many as anyone reads.
+mod columns;
+
+/// The line is the message, and nothing else is looked at.
+mod text;
+
+use std::fmt;
+
+use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
+use serde::{Deserialize, Deserializer, de};
+use tidegate_model::Result;
+
+pub use columns::{Label, Shape};
+
+use super::lines::Line;
+
+/// Makes rows of lines.
+///
+/// Told which columns anyone reads, it makes those and looks for nothing else. Text stays in the
+/// chunk it was read into; what has to be computed is charged to the budget.
+pub trait Decoder: Send {
+    /// One row for each line, in order, with the columns of the [`Shape`] it was made for.
+    ///
+    /// # Errors
+    ///
+    /// Where Arrow can't have such a batch, which no input causes.
+    fn decode(&mut self, chunk: &Chunk<'_>) -> Result<Decoded>;
+}
+
+/// Lines that were read at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'c> {
+    /// What was read.
+    pub bytes: &'c Buffer,
+    /// Where the lines are in it, ascending.
+    pub lines: &'c [Line],
+    /// Where the lines are in their partition.
+    pub places: Places,
+    /// Which file, peer or table they came from.
+    pub label: &'c Label,
+    /// When they were read: nanoseconds since the epoch.
+    pub read_at: i64,
+}
+
+/// What rows of a chunk get as offsets in their partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// The place of the line's first byte; the chunk begins at this one.
+    Bytes(u64),
+    /// The number of the line; the first one has this one.
+    Rows(u64),
+}
+
+/// What a [`Decoder`] made of a chunk.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// The rows.
+    pub rows: RecordBatch,
+    /// How many lines were no UTF-8, as far as their text was looked at: what is none in them is
+    /// U+FFFD.
+    pub repaired: u64,
+}
+
+/// Makes a decoder for rows of a shape.
+pub type NewDecoder = fn(Shape) -> Box<dyn Decoder>;
+
+/// All decoders, by the name that a configuration's `codec` gives them.
+pub const DECODERS: &[(&str, NewDecoder)] = &[("text", text::decoder)];
+
+/// The name of a decoder, as a configuration says it.
+#[derive(Clone, Copy)]
+pub struct DecoderName {
+    name: &'static str,
+    new: NewDecoder,
+}
+
+impl DecoderName {
+    /// A decoder of that name.
+    pub fn decoder(&self, shape: Shape) -> Box<dyn Decoder> {
+        (self.new)(shape)
+    }
+}
+
+impl Default for DecoderName {
+    fn default() -> Self {
+        Self { name: "text", new: text::decoder }
+    }
+}
+
+impl fmt::Debug for DecoderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for DecoderName {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(value)?;
+        let found = DECODERS.iter().find(|(known, _)| *known == name);
+        found.map(|(name, new)| Self { name, new: *new }).ok_or_else(|| {
+            let known: Vec<String> = DECODERS.iter().map(|(name, _)| format!("{name:?}")).collect();
+            let known = known.join(" and ");
+            de::Error::custom(format!("there is no codec {name:?} to read with, but {known}"))
+        })
+    }
+}

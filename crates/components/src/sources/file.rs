@@ -1,0 +1,306 @@
+//! `file`: lines of files, directories and patterns, once or as they grow; files that are rotated,
+//! cut, replaced and removed meanwhile.
+//!
+//! **Delivery.** Each file is a partition: its device and inode, its first line, and a number where
+//! that is not enough. Offsets are bytes. What was in flight at a crash is read again from the last
+//! position, at the same offsets. A position also holds marks of the content before it, so that a
+//! file is known again after it was renamed, and known to be another one after it was replaced
+//! under the same inode, or cut.
+//!
+//! **Acking** lets the engine move the file's position on; the source itself keeps nothing back.
+//!
+//! **Order.** While following, files that have something to read take turns, a batch each. With
+//! `once` they are read one after the other, in the order of their paths, each to the end that it
+//! has when reading gets there; a last line without a line end is a line then, and waits to be
+//! completed otherwise.
+//!
+//! **Rotation.** A renamed file is read to its end, while running and after a start, if it is still
+//! in its directory or a pattern leads to it. A file that is cut (copytruncate) begins again at 0;
+//! what had not been read of it is lost, and told. It is best to include rotated names too
+//! (`app.log*`): then even a file that is rotated twice between two looks is found.
+//!
+//! **Memory.** At most one chunk is being read, 1 MiB or the longest line; what is read is charged
+//! until the last view into it is gone. A source that has nothing to read holds nothing of the
+//! budget, and looks after its files every `rescan`, more often where there was something just now.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_schema::SchemaRef;
+use futures::{StreamExt, stream};
+use futures_core::future::BoxFuture;
+use serde::{Deserialize, Deserializer, de};
+use tidegate_flow::{TooLarge, nz};
+use tidegate_model::{
+    BudgetHolder, Error, Mistake, Result, Settings, Source, SourceBatch, SourceContext, SourceSpec,
+    SourceStream, Spanned, log_schema,
+};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+
+use self::find::Wanted;
+use self::mark::Progress;
+use self::reader::{Plan, Reader};
+use self::tail::Work;
+use crate::codecs::{Cutter, DecoderName, Shape};
+use crate::units;
+
+/// Which files there are.
+mod find;
+
+/// How a file is known again.
+mod mark;
+
+/// All files.
+mod reader;
+
+/// One file.
+mod tail;
+
+/// How the file source presents itself.
+pub const SPEC: SourceSpec = SourceSpec {
+    summary: "lines of files, once or as they grow, through rotation",
+    example: r#"include = ["/var/log/app/*.log"]
+exclude = ["debug-*"]
+codec = "auto""#,
+    build,
+};
+
+/// How much is read at once, but for a line that is longer.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Less than this at once would be slow.
+const CHUNK_BYTES_MIN: usize = 64 << 10;
+
+/// A line can't be allowed to be longer than this.
+const LINE_BYTES_MAX: usize = 256 << 20;
+
+/// The first look after something was read; each one in vain doubles the time to the next.
+const LOOK_AFTER: Duration = Duration::from_millis(10);
+
+/// Looking for files takes at most one part in so many of the time.
+const SCAN_SHARE: u32 = 50;
+
+/// The settings of a file source.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Files, patterns (`*`, `?`, `[a-z]`, `**` for any directories) and directories, of which all
+    /// files are read that are neither hidden nor compressed.
+    include: Vec<Spanned<String>>,
+    /// Patterns for what is not to be read; one without a slash is about the file's name.
+    #[serde(default)]
+    exclude: Vec<Spanned<String>>,
+    /// How lines become rows: `text` (default) or `auto`.
+    #[serde(default)]
+    codec: DecoderName,
+    /// Where reading begins in files that are there at the very first start: `beginning` (default)
+    /// or `end`. Files that appear later are read whole.
+    #[serde(default)]
+    from: Start,
+    /// Longer lines are left out and counted: 1 MiB.
+    #[serde(default = "line_bytes_max", deserialize_with = "line_bytes")]
+    line_bytes_max: usize,
+    /// How often files are looked for: every second.
+    #[serde(default = "rescan", deserialize_with = "rescan_time")]
+    rescan: Duration,
+    /// How many files are kept open: 64.
+    #[serde(default = "files_open_max")]
+    files_open_max: NonZeroUsize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Start {
+    #[default]
+    Beginning,
+    End,
+}
+
+fn line_bytes_max() -> usize {
+    1 << 20
+}
+
+fn line_bytes<'de, D: Deserializer<'de>>(value: D) -> Result<usize, D::Error> {
+    let bytes = units::bytes(value)?;
+    match bytes {
+        1..=LINE_BYTES_MAX => Ok(bytes),
+        _ => Err(de::Error::custom("a line may have 1 byte to 256 MiB")),
+    }
+}
+
+fn rescan() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn rescan_time<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    let time = units::duration(value)?;
+    match time >= LOOK_AFTER {
+        true => Ok(time),
+        false => Err(de::Error::custom("files can be looked for every 10ms at most")),
+    }
+}
+
+fn files_open_max() -> NonZeroUsize {
+    nz!(64)
+}
+
+fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
+    let config: Config = settings.parse()?;
+    if config.include.is_empty() {
+        return Err(Mistake::new("include: names nothing to read")
+            .help("name a file, a directory or a pattern: include = [\"/var/log/app/*.log\"]"));
+    }
+    let texts = |list: &[Spanned<String>]| list.iter().map(|text| text.get_ref().clone()).collect();
+    let (include, exclude): (Vec<_>, Vec<_>) = (texts(&config.include), texts(&config.exclude));
+    let wanted = Wanted::new(&include, &exclude).map_err(|unclear| {
+        let list = if unclear.excluded { &config.exclude } else { &config.include };
+        let message = format!("is no pattern: {}", unclear.reason);
+        match list.get(unclear.index) {
+            Some(text) => Mistake::at(text.span(), message),
+            None => Mistake::new(message),
+        }
+        .help("`*`, `?` and `[a-z]` stand for parts of a name, `**/` for any directories")
+    })?;
+    Ok(Box::new(FileSource { config, wanted }))
+}
+
+/// See the module.
+struct FileSource {
+    config: Config,
+    wanted: Wanted,
+}
+
+impl Source for FileSource {
+    fn schema(&self) -> SchemaRef {
+        log_schema()
+    }
+
+    fn replayable(&self) -> bool {
+        true
+    }
+
+    fn bytes_min(&self) -> usize {
+        Cutter::new(self.config.line_bytes_max).chunk_bytes_min().max(CHUNK_BYTES_MIN)
+    }
+
+    fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
+        let opened = self.follow(context);
+        Box::pin(async move { Ok(stream::try_unfold(opened?, Follow::next).boxed()) })
+    }
+}
+
+impl FileSource {
+    fn follow(&self, context: SourceContext) -> Result<Follow> {
+        let Config { codec, from, line_bytes_max, rescan, files_open_max, .. } = &self.config;
+        let known = context.positions.iter().map(Progress::try_from);
+        let shape = Shape::new(context.columns, Arc::clone(&context.holder));
+        let chunk_bytes = CHUNK_BYTES.min(context.batch_bytes_max).min(context.holder.largest());
+        let plan = Plan {
+            wanted: self.wanted.clone(),
+            work: Work {
+                decoder: codec.decoder(shape),
+                once: context.once,
+                rows_max: context.batch_rows_max,
+                batch_bytes_max: context.batch_bytes_max,
+                chunk_bytes,
+                lines: Vec::new(),
+            },
+            cutter: Cutter::new(*line_bytes_max),
+            files_open_max: files_open_max.get(),
+            from_end: *from == Start::End,
+            expected: context.expected,
+            known: known.collect::<Result<_>>()?,
+        };
+        let now = Instant::now();
+        Ok(Follow {
+            reader: Reader::new(plan),
+            holder: context.holder,
+            once: context.once,
+            rescan: *rescan,
+            scan_at: Some(now),
+            look_at: now,
+            pause: LOOK_AFTER,
+        })
+    }
+}
+
+/// The stream at work. Dropped at any moment it loses nothing: what was read and not given is read
+/// again from the position of what was given.
+struct Follow {
+    reader: Reader,
+    holder: Arc<BudgetHolder>,
+    once: bool,
+    rescan: Duration,
+    /// When files are looked for again, if ever.
+    scan_at: Option<Instant>,
+    /// When those that are open are looked at again.
+    look_at: Instant,
+    /// The time to the look after that, should this one be in vain.
+    pause: Duration,
+}
+
+impl Follow {
+    async fn next(mut self) -> Result<Option<(SourceBatch, Self)>> {
+        loop {
+            let now = Instant::now();
+            if self.scan_at.is_some_and(|at| at <= now) {
+                self = self.scan().await?;
+            } else if !self.once && self.look_at <= now {
+                (self, ()) = self.blocking(|reader| reader.look()).await?;
+                self.look_at = Instant::now() + self.pause;
+                self.pause = self.pause.saturating_mul(2).min(self.rescan);
+            }
+            let Some(bytes) = self.reader.wants() else {
+                if self.once {
+                    return self.reader.failure().map_or(Ok(None), Err);
+                }
+                self.reader.rest();
+                sleep_until(self.scan_at.map_or(self.look_at, |at| at.min(self.look_at))).await;
+                continue;
+            };
+            let permit = self.holder.acquire(bytes).await.map_err(too_large)?;
+            let batch;
+            (self, batch) = self.blocking(|reader| reader.turn(permit)).await?;
+            if let Some(batch) = batch? {
+                self.pause = LOOK_AFTER;
+                self.look_at = self.look_at.min(Instant::now() + self.pause);
+                return Ok(Some((batch, self)));
+            }
+        }
+    }
+
+    async fn scan(self) -> Result<Self> {
+        let (mut follow, took) = self
+            .blocking(|reader| {
+                let began = std::time::Instant::now();
+                reader.scan();
+                began.elapsed()
+            })
+            .await?;
+        let pause = follow.rescan.max(took.saturating_mul(SCAN_SHARE));
+        follow.scan_at = (!follow.once).then(|| Instant::now() + pause);
+        Ok(follow)
+    }
+
+    /// Runs what blocks on the disk where that holds nobody up.
+    async fn blocking<T: Send + 'static>(
+        mut self,
+        work: impl FnOnce(&mut Reader) -> T + Send + 'static,
+    ) -> Result<(Self, T)> {
+        let done = spawn_blocking(move || {
+            let done = work(&mut self.reader);
+            (self, done)
+        });
+        done.await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Error::fatal("reading was stopped with the program").because(error),
+        })
+    }
+}
+
+fn too_large(error: TooLarge) -> Error {
+    Error::fatal("memory: it has no room for the next line; raise it, or lower line_bytes_max")
+        .because(error)
+}

@@ -1,0 +1,335 @@
+//! How a file is known again: its identity, the marks of its content, and what a position says.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use tidegate_model::{Error, Partition, Position, Result};
+
+/// How many bytes a mark covers at most.
+pub(super) const MARK_BYTES_MAX: usize = 256;
+
+/// The layout of a position's state.
+const STATE_VERSION: u8 = 1;
+
+/// What the file system calls a file, whatever its path. It gives the number of a file that was
+/// removed to a new one, so content is compared as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Id {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+impl From<&Metadata> for Id {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// A file's size, and when it was written to: if neither has changed, nothing has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) size: u64,
+    written: (i64, i64),
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Self {
+        Self { size: metadata.size(), written: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
+/// A few bytes of a file, by which its content is known again: their number and FNV-1a.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    bytes: u16,
+    hash: u64,
+}
+
+impl Mark {
+    /// Of at most so many bytes as a mark covers; of more, the last ones.
+    pub(super) fn of_end(bytes: &[u8]) -> Self {
+        let from = bytes.len().saturating_sub(MARK_BYTES_MAX);
+        let bytes = bytes.get(from..).unwrap_or_default();
+        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self { bytes: bytes.len() as u16, hash }
+    }
+
+    /// Of the bytes before `end`, as many as there are and a mark covers.
+    pub(super) fn before(file: &File, end: u64) -> io::Result<Self> {
+        let start = end.saturating_sub(MARK_BYTES_MAX as u64);
+        let mut bytes = [0; MARK_BYTES_MAX];
+        let filled = read_at(file, &mut bytes, start, end)?;
+        Ok(Self::of_end(bytes.get(..filled).unwrap_or_default()))
+    }
+
+    /// Of the first line; of its first bytes, where it has more than a mark covers.
+    pub(super) fn first_line(file: &File) -> io::Result<Self> {
+        let mut bytes = [0; MARK_BYTES_MAX];
+        let filled = read_at(file, &mut bytes, 0, MARK_BYTES_MAX as u64)?;
+        let bytes = bytes.get(..filled).unwrap_or_default();
+        let end = memchr::memchr(b'\n', bytes).map_or(filled, |at| at + 1);
+        Ok(Self::of_end(bytes.get(..end).unwrap_or_default()))
+    }
+
+    /// Whether it covers as much as it can.
+    pub(super) fn is_full(&self) -> bool {
+        usize::from(self.bytes) >= MARK_BYTES_MAX
+    }
+
+    /// Whether the file still has these bytes before `end`.
+    pub(super) fn is_before(&self, file: &File, end: u64) -> io::Result<bool> {
+        let mut bytes = [0; MARK_BYTES_MAX];
+        let start = end.saturating_sub(u64::from(self.bytes));
+        let filled = read_at(file, &mut bytes, start, end)?;
+        Ok(Self::of_end(bytes.get(..filled).unwrap_or_default()) == *self)
+    }
+
+    /// Where it ends, as a mark of a file's first bytes.
+    pub(super) fn end(&self) -> u64 {
+        u64::from(self.bytes)
+    }
+
+    fn put(&self, state: &mut Vec<u8>) {
+        state.extend_from_slice(&self.bytes.to_le_bytes());
+        state.extend_from_slice(&self.hash.to_le_bytes());
+    }
+
+    fn take(state: &mut &[u8]) -> Option<Self> {
+        let bytes = u16::from_le_bytes(take(state)?);
+        Some(Self { bytes, hash: u64::from_le_bytes(take(state)?) })
+    }
+}
+
+/// Reads what there is from `start` to `end`, as far as there is room.
+pub(super) fn read_at(file: &File, room: &mut [u8], start: u64, end: u64) -> io::Result<usize> {
+    let wanted = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+    let mut filled = 0;
+    while let Some(rest) = room.get_mut(filled..wanted.min(room.len())) {
+        if rest.is_empty() {
+            break;
+        }
+        match file.read_at(rest, start + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// How far a file has been read, and by what it is known again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) partition: Partition,
+    pub(super) id: Id,
+    /// How many contents the inode had before this one, as far as they were read.
+    pub(super) contents: u32,
+    /// Where the next line begins, or what is left of one that is being passed over.
+    pub(super) offset: u64,
+    /// Where the line began that is being passed over.
+    pub(super) skipping: Option<u64>,
+    /// Of the first bytes, as far as they were read.
+    pub(super) head: Mark,
+    /// Of the last bytes before the offset.
+    pub(super) tail: Mark,
+    /// The path under which it was found first; `source` says it.
+    pub(super) path: PathBuf,
+}
+
+impl Progress {
+    /// The name of a file's partition: its identity, its first line, and a number where the inode
+    /// had `older` contents that began with the same line. A replay gives the same name.
+    pub(super) fn name(id: Id, first_line: Mark, older: &[Partition]) -> Partition {
+        let stem = format!("{:x}-{:x}-{:016x}", id.device, id.inode, first_line.hash);
+        let same = older.iter().filter_map(|older| {
+            let (older, number) = older.as_str().rsplit_once('-')?;
+            (older == stem).then(|| number.parse::<u64>().ok())?
+        });
+        let number = same.max().map_or(0, |last| last + 1);
+        Partition::from(format!("{stem}-{number}"))
+    }
+
+    /// As the engine keeps it.
+    pub(super) fn position(&self) -> Position {
+        let mut state = vec![STATE_VERSION];
+        for number in [self.id.device, self.id.inode, self.skipping.unwrap_or(u64::MAX)] {
+            state.extend_from_slice(&number.to_le_bytes());
+        }
+        state.extend_from_slice(&self.contents.to_le_bytes());
+        self.head.put(&mut state);
+        self.tail.put(&mut state);
+        state.extend_from_slice(self.path.as_os_str().as_bytes());
+        let partition = self.partition.clone();
+        Position { partition, sequence: self.offset, state: Bytes::from(state) }
+    }
+}
+
+/// What is known of an inode.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// Of the content it had last.
+    pub(super) last: Progress,
+    /// The partitions of what it had before that.
+    pub(super) older: Vec<Partition>,
+}
+
+/// What is known by inode. Device and number are the key, so there is one for each inode that has a
+/// position in the store.
+pub(super) fn by_inode(all: Vec<Progress>) -> HashMap<Id, Known> {
+    let mut known: HashMap<Id, Known> = HashMap::with_capacity(all.len());
+    for mut progress in all {
+        match known.entry(progress.id) {
+            Entry::Vacant(place) => drop(place.insert(Known { last: progress, older: Vec::new() })),
+            Entry::Occupied(mut place) => {
+                let known = place.get_mut();
+                if progress.contents > known.last.contents {
+                    std::mem::swap(&mut progress, &mut known.last);
+                }
+                known.older.push(progress.partition);
+            }
+        }
+    }
+    known
+}
+
+impl TryFrom<&Position> for Progress {
+    type Error = Error;
+
+    fn try_from(position: &Position) -> Result<Self> {
+        read_state(position).ok_or_else(|| {
+            let partition = &position.partition;
+            Error::fatal(format!(
+                "positions: that of {partition} can't be understood; was it written by a newer \
+                 version? Use that one, or another data_dir to begin again"
+            ))
+        })
+    }
+}
+
+fn read_state(position: &Position) -> Option<Progress> {
+    let mut state = position.state.as_ref();
+    if take::<1>(&mut state)? != [STATE_VERSION] {
+        return None;
+    }
+    let device = u64::from_le_bytes(take(&mut state)?);
+    let inode = u64::from_le_bytes(take(&mut state)?);
+    let skipping = u64::from_le_bytes(take(&mut state)?);
+    let contents = u32::from_le_bytes(take(&mut state)?);
+    let head = Mark::take(&mut state)?;
+    let tail = Mark::take(&mut state)?;
+    Some(Progress {
+        partition: position.partition.clone(),
+        id: Id { device, inode },
+        contents,
+        offset: position.sequence,
+        skipping: (skipping != u64::MAX).then_some(skipping),
+        head,
+        tail,
+        path: OsString::from_vec(state.to_vec()).into(),
+    })
+}
+
+fn take<const N: usize>(state: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = state.split_first_chunk::<N>()?;
+    *state = rest;
+    Some(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const ID: Id = Id { device: 0x801, inode: 0xabc };
+
+    fn progress() -> Progress {
+        Progress {
+            partition: Progress::name(ID, Mark::of_end(b"first\n"), &[]),
+            id: ID,
+            contents: 3,
+            offset: 1_234,
+            skipping: None,
+            head: Mark::of_end(b"first\nsecond\n"),
+            tail: Mark::of_end(b"second\n"),
+            path: OsString::from_vec(b"/var/log/\xff.log".to_vec()).into(),
+        }
+    }
+
+    #[test]
+    fn a_position_says_all_there_is_to_know() {
+        for progress in [progress(), Progress { skipping: Some(7), ..progress() }] {
+            assert_eq!(Progress::try_from(&progress.position()).unwrap(), progress);
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_cut_or_of_another_version_is_refused() {
+        let position = progress().position();
+        for length in 0..48 {
+            let state = position.state.slice(..length);
+            assert!(Progress::try_from(&Position { state, ..position.clone() }).is_err());
+        }
+        let mut state = position.state.to_vec();
+        state[0] += 1;
+        let error = Progress::try_from(&Position { state: state.into(), ..position }).unwrap_err();
+        assert!(error.to_string().contains("newer version"), "{error}");
+    }
+
+    #[test]
+    fn a_name_tells_content_and_generations_apart() {
+        let [first, other] = [&b"first\n"[..], b"other\n"].map(Mark::of_end);
+        let name = Progress::name(ID, first, &[]);
+        assert_eq!(name, Progress::name(ID, first, &[]));
+        let mut older = vec![name];
+        for mark in [first, other, first, other] {
+            let new = Progress::name(ID, mark, &older);
+            assert!(!older.contains(&new), "{new} in {older:?}");
+            older.push(new);
+        }
+        assert_eq!(Progress::name(ID, other, &[]), older[2], "whatever came before it");
+    }
+
+    #[test]
+    fn of_several_contents_of_an_inode_the_last_counts() {
+        let named = |contents: u32| Progress {
+            partition: Partition::from(format!("p-{contents}")),
+            contents,
+            ..progress()
+        };
+        let mut known = by_inode([1, 2, 0].map(named).to_vec());
+        let known = known.remove(&ID).unwrap();
+        assert_eq!(known.last.contents, 2);
+        assert_eq!(known.older, ["p-1", "p-0"].map(Partition::from));
+    }
+
+    #[test]
+    fn marks_know_content_again_and_notice_change() {
+        let mut file = tempfile::tempfile().unwrap();
+        let content = b"0123456789\n".repeat(50);
+        file.write_all(&content).unwrap();
+        let size = content.len() as u64;
+        for end in [0, 1, 255, 256, 257, size] {
+            let mark = Mark::before(&file, end).unwrap();
+            assert_eq!(mark, Mark::of_end(&content[..end as usize]));
+            assert!(mark.is_before(&file, end).unwrap());
+            assert_eq!(mark.is_full(), end >= 256);
+            assert_eq!(mark.is_before(&file, end + 1).unwrap(), end == 0, "at {end}");
+        }
+        let tail = Mark::before(&file, size).unwrap();
+        file.write_all_at(b"X", size - 1).unwrap();
+        assert!(!tail.is_before(&file, size).unwrap());
+        file.set_len(10).unwrap();
+        assert!(!tail.is_before(&file, size).unwrap());
+    }
+}

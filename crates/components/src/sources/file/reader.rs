@@ -1,0 +1,354 @@
+//! All files of a source: looked up, kept open as far as that is allowed, read in turns.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tidegate_model::{Error, Expected, Permit, Result, SourceBatch};
+use tracing::{info, warn};
+
+use super::find::{Findings, Found, Wanted, find_in};
+use super::mark::{Id, Known, Progress, by_inode};
+use super::tail::{Tail, Trouble, Work};
+use crate::codecs::{Cutter, Pool};
+
+/// After how many looks in vain a file that does not grow is let go: who rotates gives writers a
+/// moment to notice.
+const MISSED_MAX: u32 = 10;
+
+/// The files. What is known of one stays as long as it is found; of one that is gone, what its
+/// position says stays, one for each inode.
+pub(super) struct Reader {
+    wanted: Wanted,
+    work: Work,
+    cutter: Cutter,
+    pool: Pool,
+    files_open_max: usize,
+    from_end: bool,
+    expected: Expected,
+    tails: HashMap<Id, Tail>,
+    known: HashMap<Id, Known>,
+    /// Who has something to read, next one first.
+    queue: VecDeque<Id>,
+    /// Who is open, longest unused first.
+    open: VecDeque<Id>,
+    problems: BTreeMap<PathBuf, String>,
+    unmatched: BTreeSet<String>,
+    scanned: bool,
+}
+
+/// How a [`Reader`] is to be.
+pub(super) struct Plan {
+    pub(super) wanted: Wanted,
+    pub(super) work: Work,
+    pub(super) cutter: Cutter,
+    pub(super) files_open_max: usize,
+    /// Whether files that are there at the very beginning are read from their end.
+    pub(super) from_end: bool,
+    pub(super) expected: Expected,
+    pub(super) known: Vec<Progress>,
+}
+
+impl Reader {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            wanted: plan.wanted,
+            work: plan.work,
+            cutter: plan.cutter,
+            pool: Pool::default(),
+            files_open_max: plan.files_open_max.max(1),
+            from_end: plan.from_end && plan.known.is_empty(),
+            expected: plan.expected,
+            tails: HashMap::new(),
+            known: by_inode(plan.known),
+            queue: VecDeque::new(),
+            open: VecDeque::new(),
+            problems: BTreeMap::new(),
+            unmatched: BTreeSet::new(),
+            scanned: false,
+        }
+    }
+
+    /// Looks which files there are, and whether they have changed.
+    pub(super) fn scan(&mut self) {
+        let Findings { files, problems, unmatched } = self.wanted.find();
+        for tail in self.tails.values_mut() {
+            tail.missed += 1;
+        }
+        if !self.scanned {
+            self.find_renamed(&files);
+        }
+        let order: Vec<Id> = files.iter().map(|file| file.id).collect();
+        for file in files {
+            self.see(file);
+        }
+        self.search_missed();
+        self.tell(problems, unmatched);
+        order.into_iter().for_each(|id| self.enqueue(id));
+        self.expected.set(self.tails.values().map(Tail::size).sum());
+        self.scanned = true;
+    }
+
+    /// Looks whether those that are open have changed.
+    pub(super) fn look(&mut self) {
+        for index in 0..self.open.len() {
+            let Some(id) = self.open.get(index).copied() else { break };
+            let Some(tail) = self.tails.get_mut(&id) else { continue };
+            let changed = tail.look().unwrap_or(true);
+            if changed && tail.missed > 0 {
+                tail.missed = 1;
+            }
+            self.enqueue(id);
+        }
+    }
+
+    /// How many bytes the file whose turn it is wants to read.
+    pub(super) fn wants(&self) -> Option<usize> {
+        let tail = self.tails.get(self.queue.front()?)?;
+        Some(tail.wants(&self.work))
+    }
+
+    /// The file whose turn it is reads into as much memory as there is a permit for.
+    pub(super) fn turn(&mut self, permit: Permit) -> Result<Option<SourceBatch>> {
+        let Some(id) = self.queue.pop_front() else { return Ok(None) };
+        let read = match self.open(id) {
+            Ok(()) => self.read(id, permit),
+            Err(error) => Err(Trouble::Unreadable(error)),
+        };
+        match read {
+            Ok(batch) => {
+                self.next_turn(id);
+                Ok(batch)
+            }
+            Err(Trouble::Fatal(error)) => Err(error),
+            Err(Trouble::Unreadable(error)) => {
+                self.close(id);
+                self.unreadable(id, &error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Gives back what is kept for reading; called when there is nothing to read.
+    pub(super) fn rest(&self) {
+        self.pool.clear();
+    }
+
+    /// What could not be read, where all had to be.
+    pub(super) fn failure(&self) -> Option<Error> {
+        let unread = self.problems.iter().map(|(path, why)| format!("{}: {why}", path.display()));
+        let unmatched = self.unmatched.iter().map(|pattern| format!("nothing matches {pattern:?}"));
+        let (count, first) = (self.problems.len() + self.unmatched.len(), unread.chain(unmatched));
+        let first: Vec<String> = first.take(FAILURES_NAMED_MAX).collect();
+        let more = match count - first.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (count > 0).then(|| {
+            let named = first.join("; ");
+            Error::fatal(format!(
+                "include: not all could be read, the rest was: {named}{more}; mend or exclude it"
+            ))
+        })
+    }
+
+    fn read(&mut self, id: Id, permit: Permit) -> Result<Option<SourceBatch>, Trouble> {
+        let Some(tail) = self.tails.get_mut(&id) else { return Ok(None) };
+        let batch = tail.turn(self.pool.space(permit), &mut self.work)?;
+        self.problems.remove(tail.path());
+        Ok(batch)
+    }
+
+    /// In turns while following; to the end, one after the other, where that is all there is.
+    fn next_turn(&mut self, id: Id) {
+        let Some(tail) = self.tails.get_mut(&id) else { return };
+        tail.queued = tail.has_more();
+        match (tail.queued, self.work.once) {
+            (true, true) => self.queue.push_front(id),
+            (true, false) => self.queue.push_back(id),
+            (false, true) => self.close(id),
+            (false, false) => {}
+        }
+    }
+
+    fn enqueue(&mut self, id: Id) {
+        let Some(tail) = self.tails.get_mut(&id) else { return };
+        if tail.has_more() && !tail.queued {
+            tail.queued = true;
+            self.queue.push_back(id);
+        }
+    }
+
+    /// Opens a file, or marks it as used just now.
+    fn open(&mut self, id: Id) -> io::Result<()> {
+        if let Some(index) = self.open.iter().position(|open| *open == id) {
+            self.open.remove(index);
+            self.open.push_back(id);
+            return Ok(());
+        }
+        while self.open.len() >= self.files_open_max {
+            self.close_one();
+        }
+        let Some(tail) = self.tails.get_mut(&id) else { return Ok(()) };
+        tail.open()?;
+        self.open.push_back(id);
+        Ok(())
+    }
+
+    /// Closes the one that was not used for longest; of those that can't be found again, only
+    /// where there are no others.
+    fn close_one(&mut self) {
+        let found = |id: &&Id| self.tails.get(id).is_some_and(|tail| tail.missed == 0);
+        let id = self.open.iter().find(found).or(self.open.front()).copied();
+        if let Some(id) = id {
+            self.close(id);
+        }
+    }
+
+    fn close(&mut self, id: Id) {
+        self.open.retain(|open| *open != id);
+        if let Some(tail) = self.tails.get_mut(&id) {
+            tail.close();
+        }
+    }
+
+    fn unreadable(&mut self, id: Id, error: &io::Error) {
+        let Some(tail) = self.tails.get_mut(&id) else { return };
+        tail.queued = false;
+        let gone = error.kind() == io::ErrorKind::NotFound;
+        let path = tail.path().to_owned();
+        if gone && (!self.work.once || self.search(id)) {
+            // Followed, the next scan sees what became of it; else it was found, and is read now.
+            return;
+        }
+        self.problem(path, error.to_string());
+    }
+
+    /// A file that what is included has led to.
+    fn see(&mut self, file: Found) {
+        let Found { id, stamp, .. } = file;
+        match self.tails.get_mut(&id) {
+            Some(tail) => {
+                tail.included = true;
+                tail.found(file.path, stamp);
+            }
+            None => {
+                let mut tail = self.recognise(file);
+                tail.included = true;
+                self.tails.insert(id, tail);
+            }
+        }
+    }
+
+    fn recognise(&mut self, file: Found) -> Tail {
+        let cutter = self.cutter.clone();
+        let before = self.known.remove(&file.id).or_else(|| self.known_elsewhere(&file));
+        match before {
+            Some(before) => Tail::resume(file, cutter, before),
+            None if self.from_end && !self.scanned => Tail::new(file, cutter).at_end(),
+            None => Tail::new(file, cutter),
+        }
+    }
+
+    /// Devices may be numbered differently after a start of the machine.
+    fn known_elsewhere(&mut self, file: &Found) -> Option<Known> {
+        if self.scanned {
+            return None;
+        }
+        let same = |last: &Progress| last.id.inode == file.id.inode && last.path == file.path;
+        let id = self.known.values().find(|known| same(&known.last))?.last.id;
+        self.known.remove(&id)
+    }
+
+    /// Files that were renamed while nobody looked, so that no pattern leads to them: they are read
+    /// to their end, and before the others, which are newer.
+    fn find_renamed(&mut self, files: &[Found]) {
+        let found: HashSet<Id> = files.iter().map(|file| file.id).collect();
+        let mut folders: BTreeMap<&Path, HashSet<Id>> = BTreeMap::new();
+        for known in self.known.values().map(|known| &known.last) {
+            if found.contains(&known.id) {
+                continue;
+            }
+            let folder = known.path.parent().unwrap_or(Path::new(""));
+            folders.entry(folder).or_default().insert(known.id);
+        }
+        let renamed: Vec<Found> =
+            folders.iter().flat_map(|(folder, ids)| find_in(folder, ids)).collect();
+        for file in renamed {
+            let id = file.id;
+            let unread =
+                self.known.get(&id).is_some_and(|known| known.last.offset < file.stamp.size);
+            if unread && let Some(before) = self.known.remove(&id) {
+                info!(path = %file.path.display(), was = %before.last.path.display(),
+                      "was renamed while nobody read it; the rest of it is read");
+                let mut tail = Tail::resume(file, self.cutter.clone(), before);
+                tail.missed = 1;
+                self.tails.insert(id, tail);
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Those that no pattern led to this time: deleted, or renamed. What is open is read to its
+    /// end; what is not is searched by its identity where it was.
+    fn search_missed(&mut self) {
+        let missed = self.tails.iter().filter(|(_, tail)| tail.missed > 0);
+        for id in missed.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let Some(tail) = self.tails.get(&id) else { continue };
+            let waits = tail.queued || tail.missed <= MISSED_MAX;
+            if waits && (tail.is_open() || self.search(id)) {
+                continue;
+            }
+            self.close(id);
+            let Some(tail) = self.tails.remove(&id) else { continue };
+            self.queue.retain(|queued| *queued != id);
+            if tail.unread() > 0 {
+                let (path, unread) = (tail.path().display(), tail.unread());
+                warn!(%path, unread, "is gone before it was read to its end");
+            }
+            self.known.extend(tail.into_known().map(|known| (id, known)));
+        }
+    }
+
+    /// Searches a file by its identity where it was, opens and queues it.
+    fn search(&mut self, id: Id) -> bool {
+        let Some(tail) = self.tails.get_mut(&id) else { return false };
+        let folder = tail.path().parent().unwrap_or(Path::new("")).to_owned();
+        let Some(file) = find_in(&folder, &HashSet::from([id])).pop() else { return false };
+        let missed = tail.missed;
+        tail.found(file.path, file.stamp);
+        tail.missed = missed.max(1);
+        let opened = self.open(id).is_ok();
+        self.enqueue(id);
+        opened
+    }
+
+    /// Tells what is new among problems, and forgets what has healed.
+    fn tell(&mut self, problems: Vec<(PathBuf, String)>, unmatched: Vec<String>) {
+        let old = std::mem::take(&mut self.unmatched);
+        for pattern in unmatched {
+            if !self.work.once && !old.contains(&pattern) {
+                warn!("include: nothing matches {pattern:?} yet");
+            }
+            self.unmatched.insert(pattern);
+        }
+        let files: HashSet<&Path> = self.tails.values().map(Tail::path).collect();
+        // Those of files that were found heal when they can be read.
+        self.problems.retain(|path, _| {
+            files.contains(&**path) || problems.iter().any(|(problem, _)| problem == path)
+        });
+        for (path, why) in problems {
+            self.problem(path, why);
+        }
+    }
+
+    fn problem(&mut self, path: PathBuf, why: String) {
+        if self.problems.get(&path) != Some(&why) {
+            warn!(path = %path.display(), "can't be read: {why}");
+            self.problems.insert(path, why);
+        }
+    }
+}
+
+/// How many of the files that could not be read an error names.
+const FAILURES_NAMED_MAX: usize = 5;

@@ -1,0 +1,421 @@
+//! One file: opened, checked, read on, cut into lines, begun again where its content was replaced.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use arrow_buffer::Buffer;
+use tidegate_model::{Error, Partition, SourceBatch};
+use tracing::{info, warn};
+
+use super::find::Found;
+use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
+use crate::codecs::{Chunk, Cut, Cutter, Decoder, Label, Line, Piece, Places, Space};
+
+/// What is asked for at least: less saves nothing.
+const READ_BYTES_MIN: usize = 4 << 10;
+
+/// Bigger requests are multiples of this, so that memory of the same size is asked for again.
+const READ_BYTES_STEP: usize = 64 << 10;
+
+/// How far from its end a file's last line end is looked for, where reading begins at the end.
+const LINE_END_BYTES_MAX: usize = 64 << 10;
+
+/// What all files of a source share at work.
+pub(super) struct Work {
+    pub(super) decoder: Box<dyn Decoder>,
+    pub(super) once: bool,
+    pub(super) rows_max: usize,
+    pub(super) batch_bytes_max: usize,
+    /// How much is read at once, but for a line that is longer.
+    pub(super) chunk_bytes: usize,
+    /// Used again and again; at most as many as a batch has rows.
+    pub(super) lines: Vec<Line>,
+}
+
+/// A file, and how far it has been read.
+pub(super) struct Tail {
+    id: Id,
+    /// Where it was found last.
+    path: PathBuf,
+    /// Where it was found first; rows say so.
+    first_path: PathBuf,
+    label: Label,
+    /// Named with its first batch, by its first line.
+    partition: Option<Partition>,
+    /// Of what this inode held before.
+    older: Vec<Partition>,
+    contents: u32,
+    offset: u64,
+    head: Mark,
+    tail: Mark,
+    cutter: Cutter,
+    file: Option<File>,
+    /// Whether all marks are to be compared: it may be another file than the one that was closed.
+    unsure: bool,
+    seen: Stamp,
+    /// How it was when there was nothing more to take.
+    exhausted: Option<Stamp>,
+    /// The biggest it was with this content.
+    size_max: u64,
+    /// How many bytes make a batch, by the lines so far.
+    usual: usize,
+    /// How many bytes the next line needs at least, where it was not complete.
+    needed: usize,
+    /// How many bytes, there when it was found, are to be left unread.
+    skip: u64,
+    warned_long: bool,
+    warned_text: bool,
+    /// Whether what is included has led to it in this run.
+    pub(super) included: bool,
+    /// How many times in a row it was looked for and not found.
+    pub(super) missed: u32,
+    /// Whether it waits for its turn.
+    pub(super) queued: bool,
+}
+
+/// Why a turn gave nothing.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// This file can't be read now; others can.
+    Unreadable(io::Error),
+    /// Nothing can.
+    Fatal(Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl Tail {
+    /// A file seen for the first time.
+    pub(super) fn new(found: Found, cutter: Cutter) -> Self {
+        let Found { path, id, stamp } = found;
+        Self {
+            id,
+            label: Label::from(&*path.to_string_lossy()),
+            first_path: path.clone(),
+            path,
+            partition: None,
+            older: Vec::new(),
+            contents: 0,
+            offset: 0,
+            head: Mark::default(),
+            tail: Mark::default(),
+            cutter,
+            file: None,
+            unsure: false,
+            seen: stamp,
+            exhausted: None,
+            size_max: stamp.size,
+            usual: usize::MAX,
+            needed: 0,
+            skip: 0,
+            warned_long: false,
+            warned_text: false,
+            included: false,
+            missed: 0,
+            queued: false,
+        }
+    }
+
+    /// A file that was read before; whether it still is the same is seen when it is opened.
+    pub(super) fn resume(found: Found, mut cutter: Cutter, known: Known) -> Self {
+        let Known { last: before, older } = known;
+        cutter.skip_from(before.skipping);
+        Self {
+            label: Label::from(&*before.path.to_string_lossy()),
+            first_path: before.path,
+            partition: Some(before.partition),
+            older,
+            contents: before.contents,
+            offset: before.offset,
+            head: before.head,
+            tail: before.tail,
+            unsure: true,
+            size_max: before.offset.max(found.stamp.size),
+            ..Self::new(found, cutter)
+        }
+    }
+
+    /// Leaves what it has now unread.
+    pub(super) fn at_end(self) -> Self {
+        Self { skip: self.seen.size, ..self }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.seen.size
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// How many bytes are known to be there and unread.
+    pub(super) fn unread(&self) -> u64 {
+        self.size_max.saturating_sub(self.offset)
+    }
+
+    /// What is to be remembered of it, if anything was read.
+    pub(super) fn into_known(self) -> Option<Known> {
+        let last = self.partition.clone().map(|partition| self.progress(partition))?;
+        Some(Known { last, older: self.older })
+    }
+
+    fn progress(&self, partition: Partition) -> Progress {
+        Progress {
+            partition,
+            id: self.id,
+            contents: self.contents,
+            offset: self.offset,
+            skipping: self.cutter.skipping(),
+            head: self.head,
+            tail: self.tail,
+            path: self.first_path.clone(),
+        }
+    }
+
+    /// It was found there, and like this.
+    pub(super) fn found(&mut self, path: PathBuf, stamp: Stamp) {
+        self.missed = 0;
+        if self.path != path {
+            info!(from = %self.path.display(), to = %path.display(), "was renamed");
+            self.path = path;
+        }
+        self.seen = stamp;
+    }
+
+    /// Whether there may be something to read.
+    pub(super) fn has_more(&self) -> bool {
+        let untouched = self.offset == 0 && self.seen.size == 0;
+        !untouched && self.exhausted != Some(self.seen)
+    }
+
+    /// Looks whether it has changed, where it is open.
+    pub(super) fn look(&mut self) -> io::Result<bool> {
+        let Some(file) = &self.file else { return Ok(false) };
+        let stamp = Stamp::from(&file.metadata()?);
+        let changed = stamp != self.seen;
+        self.seen = stamp;
+        Ok(changed)
+    }
+
+    /// How many bytes to read next; the permit is for those.
+    pub(super) fn wants(&self, work: &Work) -> usize {
+        let rest = self.seen.size.checked_sub(self.offset).unwrap_or(self.seen.size);
+        let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+        let bytes = rest.min(self.usual).max(self.needed).max(READ_BYTES_MIN);
+        let bytes = match bytes > READ_BYTES_STEP {
+            true => bytes.checked_next_multiple_of(READ_BYTES_STEP).unwrap_or(bytes),
+            false => bytes,
+        };
+        bytes.min(work.chunk_bytes.max(self.needed))
+    }
+
+    /// Opens it; it must be the file it was.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        let file = File::open(&self.path)?;
+        if Id::from(&file.metadata()?) != self.id {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "another file has taken its place",
+            ));
+        }
+        self.unsure = self.offset > 0;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Reads on, once: a batch, or nothing where there is none at the moment.
+    pub(super) fn turn(
+        &mut self,
+        space: Space,
+        work: &mut Work,
+    ) -> Result<Option<SourceBatch>, Trouble> {
+        let Some(file) = self.file.take() else { return Ok(None) };
+        let batch = self.turn_on(&file, space, work);
+        self.file = Some(file);
+        batch
+    }
+
+    fn turn_on(
+        &mut self,
+        file: &File,
+        mut space: Space,
+        work: &mut Work,
+    ) -> Result<Option<SourceBatch>, Trouble> {
+        self.seen = Stamp::from(&file.metadata()?);
+        if !self.is_intact(file)? {
+            if !self.included {
+                // A stranger has the inode of a file that was rotated away.
+                self.exhausted = Some(self.seen);
+                self.size_max = self.offset;
+                return Ok(None);
+            }
+            self.begin_again();
+        }
+        let skip = std::mem::take(&mut self.skip);
+        if skip > 0 && self.offset == 0 {
+            return self.skip_to(file, skip, work);
+        }
+        let start = self.offset;
+        let filled = read_at(file, space.bytes_mut(), start, u64::MAX)?;
+        // Asked again: what was written meanwhile makes the difference between an end and a pause.
+        self.seen = Stamp::from(&file.metadata()?);
+        self.size_max = self.size_max.max(self.seen.size).max(start + filled as u64);
+        let at_end = start + filled as u64 >= self.seen.size;
+
+        let buffer = space.into_buffer(filled);
+        // What is more than a batch may have is one line.
+        let rows_max = if filled > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
+        let ended = work.once && at_end;
+        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max };
+        let cut = self.cutter.cut(piece, &mut work.lines);
+        self.plan(&cut, work, filled);
+        let drained = cut.used == filled || work.lines.len() < rows_max;
+        self.exhausted = (at_end && drained).then_some(self.seen);
+        if cut.used == 0 {
+            return Ok(None);
+        }
+        self.advance(file, &buffer, cut.used)?;
+        Ok(Some(self.batch(file, &buffer, start, cut, work)?))
+    }
+
+    /// Whether what was read of it is still there.
+    fn is_intact(&mut self, file: &File) -> io::Result<bool> {
+        let intact = self.seen.size >= self.offset
+            && self.tail.is_before(file, self.offset)?
+            && (!self.unsure || self.head.is_before(file, self.head.end())?);
+        self.unsure = false;
+        Ok(intact)
+    }
+
+    /// Another content in the same file: cut by whoever rotates it, or a new file under the number
+    /// of one that was removed.
+    fn begin_again(&mut self) {
+        let (path, unread) = (self.path.display(), self.unread());
+        warn!(%path, unread, "was cut or replaced, and is read from its beginning; unread bytes of \
+               what it was are lost");
+        if let Some(partition) = self.partition.take() {
+            self.older.push(partition);
+            self.contents += 1;
+        }
+        self.cutter.skip_from(None);
+        self.first_path.clone_from(&self.path);
+        self.label = Label::from(&*self.path.to_string_lossy());
+        (self.offset, self.needed, self.size_max) = (0, 0, self.seen.size);
+        (self.head, self.tail) = (Mark::default(), Mark::default());
+        (self.warned_long, self.warned_text) = (false, false);
+    }
+
+    /// A batch without rows that says where, of the first `size` bytes, the last line begins.
+    fn skip_to(
+        &mut self,
+        file: &File,
+        size: u64,
+        work: &mut Work,
+    ) -> Result<Option<SourceBatch>, Trouble> {
+        let from = size.saturating_sub(LINE_END_BYTES_MAX as u64);
+        let mut bytes = vec![0; LINE_END_BYTES_MAX];
+        let filled = read_at(file, &mut bytes, from, size)?;
+        let last = memchr::memrchr(b'\n', bytes.get(..filled).unwrap_or_default());
+        self.offset = match last {
+            Some(at) => from + at as u64 + 1,
+            None if from == 0 => 0,
+            None => size,
+        };
+        if self.offset == 0 {
+            return Ok(None);
+        }
+        self.head = Mark::before(file, self.offset.min(MARK_BYTES_MAX as u64))?;
+        self.tail = Mark::before(file, self.offset)?;
+        work.lines.clear();
+        Ok(Some(self.batch(file, &Buffer::default(), 0, Cut::default(), work)?))
+    }
+
+    /// How much to read next time.
+    fn plan(&mut self, cut: &Cut, work: &Work, filled: usize) {
+        self.needed = match cut.used {
+            0 => filled.saturating_mul(2).min(self.cutter.chunk_bytes_min()),
+            _ => 0,
+        };
+        if let Some(average) = cut.used.checked_div(work.lines.len()) {
+            let rows = work.rows_max.saturating_add(work.rows_max / 16);
+            self.usual = average.saturating_add(1).saturating_mul(rows);
+        }
+    }
+
+    fn advance(&mut self, file: &File, buffer: &[u8], used: usize) -> io::Result<()> {
+        self.tail = Mark::of_end(buffer.get(..used).unwrap_or_default());
+        self.offset += used as u64;
+        if !self.head.is_full() {
+            self.head = Mark::before(file, self.offset.min(MARK_BYTES_MAX as u64))?;
+        }
+        Ok(())
+    }
+
+    fn batch(
+        &mut self,
+        file: &File,
+        buffer: &Buffer,
+        start: u64,
+        cut: Cut,
+        work: &mut Work,
+    ) -> Result<SourceBatch, Trouble> {
+        let partition = match &self.partition {
+            Some(partition) => partition.clone(),
+            None => Progress::name(self.id, Mark::first_line(file)?, &self.older),
+        };
+        self.partition = Some(partition.clone());
+        let read_at = now();
+        let decoded = work.decoder.decode(&Chunk {
+            bytes: buffer,
+            lines: &work.lines,
+            places: Places::Bytes(start),
+            label: &self.label,
+            read_at,
+        })?;
+        self.warn(&cut, decoded.repaired);
+        let position = self.progress(partition).position();
+        let (rows, bytes, refused) = (decoded.rows, cut.used as u64, cut.refused);
+        Ok(SourceBatch { rows, start, position, read_at, bytes, refused })
+    }
+
+    /// Each kind of damage is told once for each file.
+    fn warn(&mut self, cut: &Cut, repaired: u64) {
+        let path = self.path.display();
+        if let Some(line) = cut.too_long.filter(|_| !self.warned_long) {
+            self.warned_long = true;
+            warn!(%path, offset = line.offset, bytes = line.bytes, "a line is longer than \
+                   line_bytes_max and was left out; further ones are only counted");
+        }
+        if repaired > 0 && !self.warned_text {
+            self.warned_text = true;
+            warn!(%path, lines = repaired, "has lines that are not UTF-8; what is none was replaced \
+                   by U+FFFD");
+        }
+    }
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,12 @@
+//! Sources as the engine sees them: opened, polled, dropped and opened again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+/// Opening, reading and remembering.
+mod support;
+
+/// The file source on what files hold.
+mod file;
+
+/// The file source on files that are rotated, cut, replaced and removed.
+mod rotation;
