@@ -7,6 +7,9 @@
 /// Which columns logs have.
 mod schema;
 
+/// How bad, as a number.
+mod severity;
+
 /// Where reading goes on: partitions and positions.
 mod position;
 
@@ -40,6 +43,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use position::{Partition, Position};
 pub use schema::{METADATA_ENTRY, log_schema};
 pub use settings::{Mistake, Settings, Spanned};
+pub use severity::severity_of;
 pub use sink::{Commit, Delivered, Records, Sink, SinkContext, Written};
 pub use source::{Expected, Source, SourceContext, SourceStream};
 pub use spec::{Registry, SinkSpec, SourceSpec, TransformSpec};
