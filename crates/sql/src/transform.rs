@@ -1,0 +1,83 @@
+//! The transform `sql`: its settings, and a query checked as soon as it can be.
+
+use std::num::NonZeroUsize;
+
+use arrow_schema::SchemaRef;
+use serde::Deserialize;
+use tidegate_model::{Mistake, Settings, Spanned, Stage, Transform, TransformSpec};
+
+use crate::plan;
+use crate::query::Query;
+use crate::refusal::{QueryText, Refusal};
+use crate::stage::SqlStage;
+
+/// The transform `sql`.
+pub const SPEC: TransformSpec = TransformSpec {
+    summary: "filters rows and works out columns, with a SQL query",
+    example: "\
+query = \"SELECT timestamp, level, message FROM input WHERE severity >= severity('error')\"
+",
+    build: |settings| Ok(Box::new(SqlTransform::from_settings(settings)?)),
+};
+
+const WORKERS_MAX: usize = 64;
+
+/// The settings of an `sql` transform.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// `SELECT … FROM input WHERE …`.
+    query: Spanned<String>,
+    /// On how many workers it runs, 1 to 64; as many as there are if not given.
+    workers: Option<Spanned<i64>>,
+}
+
+/// A query of the right shape. What its names and types mean depends on the rows it is given.
+#[derive(Clone, Debug)]
+pub struct SqlTransform {
+    text: QueryText,
+    query: Query,
+    workers: Option<NonZeroUsize>,
+}
+
+impl SqlTransform {
+    /// Of a component's settings.
+    ///
+    /// # Errors
+    ///
+    /// Where a setting is wrong, or the query is more than a projection and a filter.
+    pub fn from_settings(settings: &Settings<'_>) -> Result<Self, Mistake> {
+        let Config { query, workers } = settings.parse()?;
+        let text = QueryText::new(query);
+        let query = Query::parse(text.text()).map_err(|refusal| text.mistake(refusal))?;
+        let workers = workers.map(workers_of).transpose()?;
+        Ok(Self { text, query, workers })
+    }
+}
+
+fn workers_of(workers: Spanned<i64>) -> Result<NonZeroUsize, Mistake> {
+    let count = usize::try_from(*workers.get_ref()).ok().and_then(NonZeroUsize::new);
+    count.filter(|count| count.get() <= WORKERS_MAX).ok_or_else(|| {
+        let said = format!("workers: {} is not from 1 to {WORKERS_MAX}", workers.get_ref());
+        Mistake::at(workers.span(), said).help("leave it out for as many as there are")
+    })
+}
+
+impl Transform for SqlTransform {
+    fn columns(&self, input: &SchemaRef) -> Result<Vec<usize>, Mistake> {
+        plan::columns(&self.query, input).map_err(|refusal| self.text.mistake(refusal))
+    }
+
+    fn plan(&self, input: &SchemaRef) -> Result<Box<dyn Stage>, Mistake> {
+        let plan = plan::plan(&self.query, input).and_then(|plan| match plan.probe() {
+            Ok(()) => Ok(plan),
+            Err(reason) => Err(Refusal::everywhere(reason)),
+        });
+        let plan = plan.map_err(|refusal| self.text.mistake(refusal))?;
+        Ok(Box::new(SqlStage::new(plan)))
+    }
+
+    fn workers(&self) -> Option<usize> {
+        self.workers.map(NonZeroUsize::get)
+    }
+}
