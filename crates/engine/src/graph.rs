@@ -209,6 +209,22 @@ impl Pipeline {
     pub fn memory(&self) -> usize {
         self.builder.memory
     }
+
+    /// Its components' roles and names: sources, transforms, sinks, in the order they were added.
+    pub fn components(&self) -> impl Iterator<Item = (Role, &str)> {
+        names(&self.builder).map(|(role, name)| (role, &**name))
+    }
+
+    /// The names of sources that can't be read again: a crash loses what is in flight of them.
+    pub fn not_replayable(&self) -> impl Iterator<Item = &str> {
+        let sources = self.builder.sources.iter().filter(|node| !node.source.replayable());
+        sources.map(|node| &*node.name)
+    }
+
+    /// What its sinks write to, as far as they say: see [`Sink::target`].
+    pub fn targets(&self) -> impl Iterator<Item = String> {
+        self.builder.sinks.iter().filter_map(|node| node.sink.target())
+    }
 }
 
 /// An output that can be an input: the rows of a source or transform, or a transform's rejects.

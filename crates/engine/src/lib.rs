@@ -4,6 +4,9 @@
 //! The engine owns what components must not do themselves: retries, commits, acks, positions,
 //! counts. It knows no component; they come through the traits of `tidegate-model`.
 
+/// From a configuration's text to components.
+pub mod config;
+
 /// Components and what they read, resolved and checked.
 mod graph;
 
@@ -47,6 +50,7 @@ mod gauges;
 mod memory;
 mod stop;
 
+pub use config::{Overrides, Report};
 pub use graph::{
     Builder, GraphMistake, MEMORY_DEFAULT, Pipeline, Role, SHUTDOWN_TIMEOUT_DEFAULT, SinkOptions,
     WhenFull,

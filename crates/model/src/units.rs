@@ -37,8 +37,9 @@ const UNITS: [(&str, u64); 10] = [
 pub struct ByteSize(pub u64);
 
 impl ByteSize {
-    /// Of text; `None` where it is no size.
-    fn parse(text: &str) -> Option<Self> {
+    /// Of text as it stands in a configuration's string or on a command line; `None` where it is no
+    /// size.
+    pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
         let unit = text[number.len()..].to_ascii_lowercase();

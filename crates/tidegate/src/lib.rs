@@ -1,17 +1,44 @@
 //! Tidegate's front door for Rust programs: everything under one name.
 //!
-//! Today that is [`flow`], flow control for any stream. The pipeline engine will live beside it.
+//! - [`flow`]: flow control for any stream.
+//! - [`model`]: what flows, and the contracts of sources, transforms and sinks.
+//! - [`engine`]: pipelines, built in code or read from a configuration, and run.
+//! - [`components`] and [`sql`]: the sources, transforms and sinks there are; [`registry()`] has them
+//!   all by name.
+//!
+//! A pipeline with a source and a sink of one's own: `examples/embed.rs`. One from a configuration:
 //!
 //! ```
-//! use futures::{StreamExt, stream};
-//! use tidegate::flow::{BatchLimits, FlowExt, nz};
+//! use tidegate::engine::{Overrides, config};
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let batches = stream::iter(0..5).batch(BatchLimits::rows(nz!(2)));
-//! assert_eq!(batches.count().await, 3);
-//! # }
+//! let text = r#"
+//!     [sources.numbers]
+//!     type = "generate"
+//!     template = "app"
+//!     count = 10
+//!
+//!     [sinks.nowhere]
+//!     type = "blackhole"
+//!     inputs = ["numbers"]
+//! "#;
+//! let env = |name: &str| std::env::var(name).ok();
+//! let registry = tidegate::registry();
+//! let pipeline = config::load("text", text, &registry, &env, &Overrides::default()).unwrap();
+//! assert_eq!(pipeline.components().count(), 2);
 //! ```
 
+/// All components by their names.
+mod registry;
+
+pub use registry::registry;
+
+/// Sources, transforms and sinks: the crate `tidegate-components`.
+pub use tidegate_components as components;
+/// Pipelines: the crate `tidegate-engine`.
+pub use tidegate_engine as engine;
 /// Flow control for any stream: the crate `tidegate-flow`.
 pub use tidegate_flow as flow;
+/// What flows, and contracts: the crate `tidegate-model`.
+pub use tidegate_model as model;
+/// The transform `sql`: the crate `tidegate-sql`.
+pub use tidegate_sql as sql;

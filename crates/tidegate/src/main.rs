@@ -4,32 +4,71 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Live lines, their flow shown as it happens.
+/// `tidegate run`.
+mod run;
+
+/// `tidegate check`.
+mod check;
+
+/// `tidegate demo`.
 mod demo;
 
-/// Moves live data to where it must be, with backpressure from end to end.
+/// `tidegate list`.
+mod list;
+
+/// A configuration's file to a pipeline.
+mod load;
+
+/// How a command fails.
+mod failed;
+
+/// Our own logs.
+mod logging;
+
+/// Numbers of a run as lines.
+mod progress;
+
+/// The lines on the standard error.
+mod screen;
+
+/// A run from its start to its end, signals heard.
+mod session;
+
+/// Moves live data through SQL to where it must be, with backpressure from end to end
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  tidegate demo                       # nothing to configure: three live sources
+  tidegate check pipeline.toml        # what is wrong with it, before anything is opened
+  tidegate run pipeline.toml --once   # to the end of what there is
+  tidegate run pipeline.toml          # on and on; Ctrl-C stops it when all is delivered
+  tidegate list                       # sources, transforms and sinks, with examples
+
+Exit codes: 0 done, 1 data failed, 2 wrong usage or configuration";
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
+    Check(check::Args),
     Demo(demo::Args),
+    List(list::Args),
 }
 
-/// Exit codes: 0 done, 1 data failed, 2 usage (clap's own).
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let Cli { command: Command::Demo(args) } = Cli::parse();
-    match demo::run(args, &mut std::io::stdout()).await {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(args) => session::block_on(run::run(args)),
+        Command::Check(args) => check::check(&args, &mut std::io::stdout().lock()),
+        Command::Demo(args) => session::block_on(demo::run(args)),
+        Command::List(args) => list::list(&args, &mut std::io::stdout().lock()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tidegate demo: {error}");
-            ExitCode::FAILURE
-        }
+        Err(failed) => failed.exit(),
     }
 }

@@ -1,0 +1,84 @@
+//! Our own logs: to the standard error, as text or as JSON, above a status line if there is one.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::prelude::*;
+
+use crate::failed::Failed;
+use crate::screen::Screen;
+
+/// Where nothing else is said: our own information, and others' warnings.
+const LEVEL_DEFAULT: &str = "warn,tidegate=info";
+/// The variable that says which, where the option doesn't.
+const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
+
+/// What is logged, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How logs on the standard error are written
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    log_format: Format,
+    /// What is logged: off, error, warn, info, debug, trace, or by module, such as
+    /// warn,tidegate_engine=debug; else what the variable TIDEGATE_LOG says
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Args {
+    /// Sends logs to the screen from here on.
+    pub(crate) fn start(&self, screen: Arc<Screen>) -> Result<(), Failed> {
+        let variable = std::env::var(LEVEL_VARIABLE).ok().filter(|level| !level.is_empty());
+        let (level, from) = match (&self.log_level, variable) {
+            (Some(level), _) => (level.clone(), "--log-level"),
+            (None, Some(level)) => (level, LEVEL_VARIABLE),
+            (None, None) => (LEVEL_DEFAULT.to_owned(), "the default"),
+        };
+        let targets: Targets = level.parse().map_err(|_| {
+            Failed::usage(format!(
+                "error: {from} can't be `{level}`: write off, error, warn, info, debug or trace, \
+                 or by module, such as warn,tidegate_engine=debug"
+            ))
+        })?;
+        let lines = tracing_subscriber::fmt::layer().log_internal_errors(false);
+        let lines = lines.with_writer(LogLines(screen));
+        let lines = match self.log_format {
+            Format::Text => lines.with_ansi(false).with_target(false).boxed(),
+            Format::Json => lines.json().flatten_event(true).boxed(),
+        };
+        let set = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
+        set.map_err(|error| Failed::data(format!("logs can't be set up: {error}")))
+    }
+}
+
+struct LogLines(Arc<Screen>);
+
+impl<'a> MakeWriter<'a> for LogLines {
+    type Writer = LogLine<'a>;
+
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine(&self.0)
+    }
+}
+
+/// Gets each event whole.
+struct LogLine<'a>(&'a Screen);
+
+impl Write for LogLine<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.print(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! A run from its start to its end: signals heard, and the status shown each second.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tidegate::engine::{Failure, Running, Snapshot, Summary};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{interval, sleep};
+
+use crate::failed::Failed;
+use crate::screen::Screen;
+
+/// How often the status is shown.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs a command's future on a runtime of its own, and leaves without waiting for what may never
+/// end, such as a read from a terminal.
+pub(crate) fn block_on(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failed::data(format!("can't start: {error}")))?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_background();
+    done
+}
+
+/// The signals that end a run: Ctrl-C, and what service managers and `kill` send.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From here on these signals don't end the process.
+    pub(crate) fn listen() -> Result<Self, Failed> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failed::data(format!("can't listen to signals: {error}")))
+        };
+        let (interrupt, terminate) =
+            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Watches a pipeline until it ends, and shows what `status` makes of the last second. The first
+/// signal, or the end of `time`, drains it; the second signal stops it at once.
+pub(crate) async fn watch(
+    running: Running,
+    mut signals: Signals,
+    screen: &Screen,
+    time: Option<Duration>,
+    status: impl Fn(&Snapshot, &Snapshot) -> String,
+) -> Result<Result<Summary, Box<Failure>>, Failed> {
+    let handle = running.handle();
+    let mut before = handle.snapshot();
+    let mut finished = pin!(running.finish());
+    let mut over = pin!(async {
+        match time {
+            Some(time) => sleep(time).await,
+            None => std::future::pending().await,
+        }
+    });
+    let mut seconds = interval(STATUS_INTERVAL);
+    seconds.tick().await;
+    let (mut is_over, mut heard) = (false, 0);
+    loop {
+        tokio::select! {
+            ended = &mut finished => {
+                screen.close();
+                return Ok(ended.map_err(Box::new));
+            }
+            () = &mut over, if !is_over => {
+                is_over = true;
+                handle.stop();
+            }
+            () = signals.next() => {
+                heard += 1;
+                match heard {
+                    1 => {
+                        tracing::info!("stopping when all that was read is delivered; again: at once");
+                        handle.stop();
+                    }
+                    2 => handle.abort(),
+                    _ => {
+                        screen.close();
+                        return Err(Failed::data("stopped before anything could be tidied up"));
+                    }
+                }
+            }
+            _ = seconds.tick() => {
+                let now = handle.snapshot();
+                screen.status(&status(&before, &now));
+                before = now;
+            }
+        }
+    }
+}
