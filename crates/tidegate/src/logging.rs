@@ -17,6 +17,7 @@ const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
 
 /// What is logged, and how.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// How logs on the standard error are written
     #[arg(long, value_enum, default_value_t = Format::Text)]
