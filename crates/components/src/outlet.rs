@@ -125,3 +125,31 @@ fn has_room(file: &File) -> Result<bool> {
 pub(crate) fn is_outlet(kind: std::fs::FileType) -> bool {
     kind.is_fifo() || kind.is_char_device()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use arrow_array::{ArrayRef, StringViewArray};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_torn_line_is_ended_before_the_next_begins() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut outlet =
+            Outlet::new(File::from(std::os::fd::OwnedFd::from(writer)), false).unwrap();
+        let lines: ArrayRef = Arc::new(StringViewArray::from(vec!["whole"]));
+        let rows = RecordBatch::try_from_iter([("message", lines)]).unwrap();
+        let encoder = Encoder::named(None).unwrap();
+        for torn in [false, true, false] {
+            outlet.torn = torn;
+            let written = outlet.write_rows(encoder, &rows, |error| panic!("{error}")).await;
+            written.unwrap();
+        }
+        drop(outlet);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "whole\n\nwhole\nwhole\n");
+    }
+}

@@ -301,3 +301,66 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     let whole = std::fs::canonicalize(path)?;
     whole.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoRecords;
+
+    impl Records for NoRecords {
+        fn load(&self, _key: &str) -> Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+
+        fn delivered(&self) -> Result<Vec<Delivered>> {
+            Ok(Vec::new())
+        }
+
+        fn save(&self, _key: &str, _value: &[u8], _delivered: &[Delivered]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A file that can't be written while this is set, or cut.
+    fn set_broken(disk: &mut Disk, broken: bool) {
+        let opened = if broken { File::open(&disk.path) } else { options().open(&disk.path) };
+        disk.file = opened.unwrap();
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_pending_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.log");
+        let mut disk = Disk::open(&path, Arc::new(NoRecords)).unwrap();
+        disk.pending.extend_from_slice(b"one\n");
+        let mark = disk.mark();
+        disk.pending.extend_from_slice(b"a longer line\n");
+        set_broken(&mut disk, true);
+        let error = disk.flush().unwrap_err();
+        assert_eq!(error.kind(), tidegate_model::ErrorKind::Disconnected);
+        // As if half of it had come through, and could not be cut off again.
+        std::fs::write(&path, b"one\na longer l").unwrap();
+        disk.back_to(mark);
+        assert!(disk.flush().is_err(), "it can't be cut yet");
+        set_broken(&mut disk, false);
+        disk.commit(&[]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+    }
+
+    #[test]
+    fn rows_are_taken_back_even_when_some_are_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.log");
+        let mut disk = Disk::open(&path, Arc::new(NoRecords)).unwrap();
+        disk.pending.extend_from_slice(b"one\n");
+        let mark = disk.mark();
+        disk.pending.extend_from_slice(b"two\n");
+        disk.flush().unwrap();
+        disk.pending.extend_from_slice(b"three\n");
+        disk.back_to(mark);
+        disk.pending.extend_from_slice(b"2\n");
+        disk.commit(&[]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n2\n");
+    }
+}
