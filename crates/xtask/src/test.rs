@@ -8,13 +8,21 @@ use crate::step::{Step, target_dir};
 /// Runs everything, and stops at the first failure.
 pub(crate) fn run() -> Result<(), String> {
     let all = Step {
-        env: &[],
+        env: &[("TIDEGATE_KILLS", "100")],
         command: "cargo test --workspace --all-features --lib --bins --tests --examples -- \
                   --include-ignored",
     };
     let passed = passed(&all.run()?);
 
     Step { env: &[], command: "cargo test --workspace --all-features --doc" }.run()?;
+
+    let worlds = Step {
+        env: &[("TIDEGATE_SIM_SEEDS", "10000")],
+        command: "cargo test --release -p tidegate-engine --test suite sim::",
+    };
+    if self::passed(&worlds.run()?) == 0 {
+        return Err("the engine was not simulated: is `sim` no module of its tests?".to_owned());
+    }
 
     // Builds of their own: the flag changes every crate.
     let folder = target_dir().join("loom");

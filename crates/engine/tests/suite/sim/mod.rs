@@ -9,6 +9,7 @@ mod graph;
 mod model;
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate_engine::{RunOptions, Store};
@@ -29,10 +30,26 @@ fn every_graph_delivers_what_the_model_says() {
     if let Some(seed) = number("TIDEGATE_SIM_SEED") {
         return simulate(seed);
     }
-    for seed in 0..number("TIDEGATE_SIM_SEEDS").unwrap_or(SEEDS) {
-        let ran = std::panic::catch_unwind(|| simulate(seed));
-        assert!(ran.is_ok(), "run it again with TIDEGATE_SIM_SEED={seed}");
-    }
+    let seeds = number("TIDEGATE_SIM_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let failed = std::thread::scope(|scope| {
+        let worlds = || {
+            let mut seed = next.fetch_add(1, Ordering::Relaxed);
+            while seed < seeds {
+                let ran = std::panic::catch_unwind(|| simulate(seed));
+                if ran.is_err() {
+                    next.store(seeds, Ordering::Relaxed);
+                    return Some(seed);
+                }
+                seed = next.fetch_add(1, Ordering::Relaxed);
+            }
+            None
+        };
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(worlds)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).min()
+    });
+    assert_eq!(failed, None, "run it again with TIDEGATE_SIM_SEED set to the seed");
 }
 
 /// One world: runs that crash, stop or fail, and a last one that must come to its end.
