@@ -17,8 +17,7 @@ const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
 
 /// What is logged, and how.
 #[derive(Debug, clap::Args)]
-#[group(skip)]
-pub(crate) struct Args {
+pub(crate) struct Logs {
     /// How logs on the standard error are written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     log_format: Format,
@@ -34,7 +33,7 @@ enum Format {
     Json,
 }
 
-impl Args {
+impl Logs {
     /// Sends logs to the screen from here on.
     pub(crate) fn start(&self, screen: Arc<Screen>) -> Result<(), Failed> {
         let variable = std::env::var(LEVEL_VARIABLE).ok().filter(|level| !level.is_empty());

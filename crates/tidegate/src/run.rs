@@ -7,8 +7,9 @@ use tidegate::engine::{Overrides, RunOptions, Snapshot};
 use tidegate::model::ByteSize;
 
 use crate::failed::Failed;
+use crate::logging::Logs;
 use crate::screen::{Screen, Status};
-use crate::{load, logging, progress, session};
+use crate::{load, progress, session};
 
 /// Runs a pipeline
 ///
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
-    logs: logging::Args,
+    logs: Logs,
 }
 
 fn size(text: &str) -> Result<usize, String> {
