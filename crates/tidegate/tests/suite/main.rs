@@ -5,4 +5,5 @@
 mod cli;
 mod crash;
 mod memory;
+mod mistakes;
 mod support;
