@@ -443,8 +443,11 @@ pub(crate) fn closest<'a>(
     name: &str,
     candidates: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let scored =
-        candidates.map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate));
-    let far = (name.chars().count() / 3).max(1);
-    scored.filter(|(distance, _)| *distance <= far).min().map(|(_, candidate)| candidate)
+    let letters = name.chars().count();
+    let scored = candidates.filter_map(|candidate| {
+        let distance = strsim::damerau_levenshtein(name, candidate);
+        let far = (letters.max(candidate.chars().count()) / 3).max(1);
+        (distance <= far).then_some((distance, candidate))
+    });
+    scored.min().map(|(_, candidate)| candidate)
 }

@@ -1,12 +1,6 @@
 //! What is said of wrong configurations, word for word.
-//!
-//! Each case of `mistakes/*.txt` is a name after `===`, a configuration, and after `---` the report.
-//! With `UPDATE_REPORTS=1` in the environment the reports are written anew, to be read before they
-//! are committed.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -243,27 +237,10 @@ queue_bytes_max = "64KiB"
 
 #[test]
 fn each_mistake_is_reported_word_for_word() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/mistakes");
-    let update = std::env::var_os("UPDATE_REPORTS").is_some();
-    let mut names = BTreeSet::new();
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        let cases = std::fs::read_to_string(&path).unwrap();
-        let mut anew = String::new();
-        for case in cases.split("=== ").filter(|case| !case.trim().is_empty()) {
-            let (name, rest) = case.split_once('\n').unwrap();
-            let (text, expected) = rest.split_once("---\n").unwrap();
-            let said = report(text).map_or("nothing is wrong".to_owned(), |said| said.to_string());
-            if !update {
-                assert_eq!(said, expected.trim_end(), "{name} in {}", path.display());
-            }
-            assert!(names.insert(name.to_owned()), "two cases are called {name}");
-            write!(anew, "=== {name}\n{text}---\n{said}\n\n").unwrap();
-        }
-        if update {
-            std::fs::write(&path, anew.trim_end().to_owned() + "\n").unwrap();
-        }
-    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mistakes");
+    let names = tidegate_testkit::cases::check(&folder, |text| {
+        report(text).map_or("nothing is wrong".to_owned(), |said| said.to_string())
+    });
     assert!(names.len() >= 25, "only {} kinds of mistake", names.len());
 }
 

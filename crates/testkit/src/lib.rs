@@ -1,10 +1,15 @@
 //! What Tidegate's tests and benchmarks share.
 
+#![allow(clippy::panic, reason = "a test fails by a panic")]
+
 /// A stream that does what a test tells it.
 pub mod script;
 
 /// A waker that counts.
 pub mod wakes;
+
+/// Texts and what is said of them.
+pub mod cases;
 
 /// A program that is started, watched and stopped.
 pub mod process;

@@ -8,8 +8,9 @@ use tidegate::engine::{Overrides, Role, RunOptions, Snapshot, Store, config};
 use tidegate::model::{Error, ErrorKind};
 
 use crate::failed::Failed;
+use crate::logging::Logs;
 use crate::screen::{Screen, Status};
-use crate::{logging, progress, session};
+use crate::{progress, session};
 
 /// Each source's share of the rate, in percent.
 const SHARES: [(&str, u64); 3] = [("app", 30), ("web", 60), ("database", 10)];
@@ -39,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long)]
     print: bool,
     #[command(flatten)]
-    logs: logging::Args,
+    logs: Logs,
 }
 
 /// The configuration of the demo, for so many lines a second.
@@ -89,7 +90,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     args.logs.start(Arc::clone(&screen))?;
     let (registry, overrides) = (tidegate::registry(), Overrides::default());
     let pipeline = config::load("demo.toml", &text, &registry, &|_| None, &overrides);
-    let pipeline = pipeline.map_err(Failed::data)?;
+    let pipeline = pipeline.map_err(Failed::usage)?;
     let signals = session::Signals::listen()?;
     // The demo leaves nothing behind, so its positions need no folder.
     let store = Store::in_memory().map_err(Failed::data)?;
@@ -101,7 +102,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     );
     screen.show_status(Status::Lines);
     let ended = session::watch(running, signals, &screen, args.time, progress::live).await?;
-    let summary = ended.map_err(|failure| Failed::data(failure.error))?;
+    let summary = ended.outcome.map_err(|failure| Failed::data(failure.error))?;
     let last = last_line(&summary.snapshot).map_err(Failed::data)?;
     screen.print(last.as_bytes());
     Ok(())

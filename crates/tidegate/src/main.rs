@@ -72,3 +72,20 @@ fn main() -> ExitCode {
         Err(failed) => failed.exit(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn commands_and_options_are_put_together_rightly() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("tidegate {name}")), "`{name} --help` has no example");
+        }
+    }
+}

@@ -103,7 +103,7 @@ pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -151,7 +151,7 @@ mod tests {
         transform.rejected = 3;
         Snapshot {
             elapsed: Duration::from_secs(seconds),
-            budget: Usage { capacity: 256 << 20, used: 3 << 19, ..Usage::default() },
+            budget: Usage { capacity: 256 << 20, used: 3 << 19, peak: 0, reserved: 0, waiting: 0 },
             bytes_expected: None,
             components: vec![source, transform, reading(Role::Sink, "out", rows / 2, busy)],
             edges: vec![edge],

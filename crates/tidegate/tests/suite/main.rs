@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
+mod cli;
 mod crash;
 mod memory;
+mod mistakes;
 mod support;
