@@ -9,8 +9,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_core::{FusedStream, Stream};
 use slab::Slab;
 
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock, park, wake};
+
+/// What is told to a merge from elsewhere.
+mod handle;
+
+pub use handle::MergeHandle;
+use handle::{Request, Requests};
 
 /// How often in one poll an input may be asked that wakes itself while it is asked.
 const ROUNDS_PER_POLL: usize = 2;
@@ -149,17 +155,11 @@ impl<K: Clone + Eq + Hash, S: Stream> FairMerge<K, S> {
     /// Does what the handles asked for, and says whether they may ask for more.
     fn serve(&mut self) -> bool {
         // Read before the requests: without handles, those are the last ones.
-        let open = self.requests.handles.load(Ordering::Acquire) > 0;
-        if self.requests.waiting.load(Ordering::Acquire) {
-            let mut state = lock(&self.requests.state);
-            self.requests.waiting.store(false, Ordering::Relaxed);
-            let taken = std::mem::take(&mut state.queue);
-            drop(state);
-            for request in taken {
-                match request {
-                    Request::Insert(key, source) => drop(self.insert(key, source)),
-                    Request::Remove(key) => drop(self.remove(&key)),
-                }
+        let open = self.requests.may_come();
+        for request in self.requests.take() {
+            match request {
+                Request::Insert(key, source) => drop(self.insert(key, source)),
+                Request::Remove(key) => drop(self.remove(&key)),
             }
         }
         open
@@ -195,11 +195,7 @@ impl<K, S> Unpin for FairMerge<K, S> {}
 
 impl<K, S> Drop for FairMerge<K, S> {
     fn drop(&mut self) {
-        let mut state = lock(&self.requests.state);
-        state.closed = true;
-        let unserved = std::mem::take(&mut state.queue);
-        drop(state);
-        drop(unserved);
+        drop(self.requests.close());
     }
 }
 
@@ -251,95 +247,6 @@ impl<K: Clone + Eq + Hash, S: Stream> Stream for FairMerge<K, S> {
 impl<K: Clone + Eq + Hash, S: Stream> FusedStream for FairMerge<K, S> {
     fn is_terminated(&self) -> bool {
         self.inputs.is_empty() && !self.requests.may_change()
-    }
-}
-
-/// Adds and removes sources of a [`FairMerge`] from any task or thread, while it runs.
-#[derive(Debug)]
-pub struct MergeHandle<K, S> {
-    requests: Arc<Requests<K, S>>,
-    woken: Arc<Woken>,
-}
-
-impl<K, S> MergeHandle<K, S> {
-    fn new(requests: Arc<Requests<K, S>>, woken: Arc<Woken>) -> Self {
-        requests.handles.fetch_add(1, Ordering::Relaxed);
-        Self { requests, woken }
-    }
-
-    /// As [`FairMerge::insert`], when the merge is next polled; a replaced source is dropped. Where
-    /// the merge is gone, the source is dropped at once.
-    pub fn insert(&self, key: K, source: S) {
-        self.request(Request::Insert(key, source));
-    }
-
-    /// As [`FairMerge::remove`], when the merge is next polled; the source is dropped.
-    pub fn remove(&self, key: K) {
-        self.request(Request::Remove(key));
-    }
-
-    fn request(&self, request: Request<K, S>) {
-        let mut state = lock(&self.requests.state);
-        if state.closed {
-            drop(state);
-            drop(request); // nobody would serve it, nor ever drop its source
-            return;
-        }
-        state.queue.push(request);
-        self.requests.waiting.store(true, Ordering::Release);
-        drop(state);
-        self.woken.poke();
-    }
-}
-
-impl<K, S> Clone for MergeHandle<K, S> {
-    fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.requests), Arc::clone(&self.woken))
-    }
-}
-
-impl<K, S> Drop for MergeHandle<K, S> {
-    fn drop(&mut self) {
-        if self.requests.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.woken.poke();
-        }
-    }
-}
-
-/// What handles ask for, until the merge's next poll.
-#[derive(Debug)]
-struct Requests<K, S> {
-    handles: AtomicUsize,
-    waiting: AtomicBool,
-    state: Mutex<RequestState<K, S>>,
-}
-
-#[derive(Debug)]
-struct RequestState<K, S> {
-    queue: Vec<Request<K, S>>,
-    // The merge is gone.
-    closed: bool,
-}
-
-#[derive(Debug)]
-enum Request<K, S> {
-    Insert(K, S),
-    Remove(K),
-}
-
-impl<K, S> Requests<K, S> {
-    fn may_change(&self) -> bool {
-        self.handles.load(Ordering::Acquire) > 0 || self.waiting.load(Ordering::Acquire)
-    }
-}
-
-impl<K, S> Default for Requests<K, S> {
-    fn default() -> Self {
-        Self {
-            handles: AtomicUsize::new(0),
-            waiting: AtomicBool::new(false),
-            state: Mutex::new(RequestState { queue: Vec::new(), closed: false }),
-        }
     }
 }
 
