@@ -31,6 +31,7 @@ use crate::task::Task;
 ///
 /// Polling panics outside a tokio runtime, with the source's own panic once what it gave before is
 /// taken, and where the runtime was shut down under the task, rather than pass that off as the end.
+/// Polled again after such a panic, it gives the end.
 ///
 /// ```
 /// use futures::{StreamExt, stream};
@@ -103,8 +104,11 @@ where
             self.ended = true;
         }
         if let Some(task) = &mut self.task {
-            ready!(task.poll_join(cx));
+            let joined = ready!(task.poll_join(cx));
             self.task = None;
+            if let Err(broken) = joined {
+                broken.surface();
+            }
         }
         Poll::Ready(None)
     }
@@ -208,6 +212,8 @@ impl<S: Stream> Future for Reader<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
+
     use futures::{FutureExt, StreamExt, stream};
     use tokio::task::yield_now;
 
@@ -246,6 +252,16 @@ mod tests {
             assert_eq!(buffer.next().await, Some(expected));
         }
         buffer.next().await;
+    }
+
+    #[tokio::test]
+    async fn after_a_panic_that_was_caught_it_has_ended() {
+        let source = stream::iter(0..5).map(|item| assert!(item < 1, "the source broke"));
+        let mut buffer = source.adaptive_buffer(nz!(8)..=nz!(8));
+        assert!(buffer.next().await.is_some());
+        assert!(AssertUnwindSafe(buffer.next()).catch_unwind().await.is_err());
+        assert!(buffer.is_terminated());
+        assert_eq!(buffer.next().await, None);
     }
 
     #[tokio::test]

@@ -11,9 +11,18 @@ use tokio::time::{Instant, Sleep};
 
 use crate::timer::{after, arm};
 
-/// While a source is always ready, its timer is never asked. The clock is read instead: after so
-/// many rows, then whenever they have doubled, and from half the age on every so many rows.
-const ROWS_PER_LOOK: usize = 64;
+/// While a source is always ready, its timer is never asked. The clock is read instead, after a
+/// stride of rows that doubles while it takes little time, up to so many rows at the beginning of a
+/// batch, then to as many as the batch has, in the end to [`STRIDE_MAX`].
+const STRIDE_MAX_AT_FIRST: usize = 64;
+
+/// So many rows that a look at the clock is nothing beside them.
+const STRIDE_MAX: usize = 1024;
+
+/// What is little time: this part of the age, so that a batch of a source whose speed is constant is
+/// late by twice that at most; or what a timer would be late by.
+const STRIDE_PART_OF_AGE: u32 = 16;
+const STRIDE_TIME_MIN: Duration = Duration::from_millis(1);
 
 /// When a batch is full, for [`batch`](crate::FlowExt::batch): whichever limit is reached first.
 #[derive(Clone, Copy, Debug)]
@@ -85,8 +94,11 @@ pin_project! {
     ///   for the next batch loses nothing.
     /// - **End, error**: the rest leaves as the last batch, then the end follows. An error is an
     ///   item like others, inside its batch.
-    /// - **Time**: age counts from a batch's first item and is looked at when the stream is polled;
-    ///   with an age, it must be polled inside a tokio runtime.
+    /// - **Time**: age counts from a batch's first item and is looked at when the stream is polled.
+    ///   With a source that is always ready a batch is late by an eighth of the age, 2 ms or an
+    ///   item, whichever is most; where the source suddenly becomes slow, once by up to 64 items,
+    ///   or by as many as the batch had, 1,024 at most. With an age, it must be polled inside a
+    ///   tokio runtime.
     ///
     /// ```
     /// use std::time::Duration;
@@ -115,6 +127,9 @@ pin_project! {
         bytes: usize,
         // At how many rows to look whether that is enough; 1, to set the deadline, in a new batch.
         next_look: usize,
+        // How many rows from one look to the next, and when the last one was; kept over batches.
+        stride: usize,
+        looked: Option<Instant>,
         deadline: Option<Instant>,
         armed: bool,
         ended: bool,
@@ -130,6 +145,8 @@ impl<S: Stream, W: Weigh<S::Item>> Batch<S, W> {
             items: Vec::new(),
             bytes: 0,
             next_look: 1,
+            stride: 1,
+            looked: None,
             deadline: None,
             armed: false,
             ended: false,
@@ -146,10 +163,14 @@ impl<S: Stream, W: Weigh<S::Item>> Batch<S, W> {
         };
         let now = Instant::now();
         let deadline = *this.deadline.get_or_insert_with(|| after(now, age));
-        let left = deadline.saturating_duration_since(now);
-        let step = if left > age / 2 { rows.max(ROWS_PER_LOOK) } else { ROWS_PER_LOOK };
-        *this.next_look = rows_max.min(rows.saturating_add(step));
-        rows > 1 && left.is_zero()
+        // A consumer that was away counts as well: a few looks more are nothing beside that.
+        let last = this.looked.replace(now).unwrap_or(now);
+        let little = (age / STRIDE_PART_OF_AGE).max(STRIDE_TIME_MIN);
+        let most = rows.clamp(STRIDE_MAX_AT_FIRST, STRIDE_MAX);
+        let quick = now.saturating_duration_since(last) <= little;
+        *this.stride = if quick { (*this.stride * 2).min(most) } else { 1 };
+        *this.next_look = rows_max.min(rows.saturating_add(*this.stride));
+        rows > 1 && now >= deadline
     }
 
     /// Takes the batch; the next one has room for as many, and begins with `first`.
@@ -291,14 +312,57 @@ mod tests {
         assert_eq!(seen, [(4, 600), (1, 720), (1, 1120)]);
     }
 
+    /// How old, in ms, the batches of a source that is always ready are when they leave; each of
+    /// its items takes the thread so many µs.
+    async fn ages(items: impl IntoIterator<Item = u64>, limits: BatchLimits) -> Vec<u128> {
+        let source = stream::iter(items).map(|busy_us| {
+            tokio::time::advance(Duration::from_micros(busy_us)).now_or_never();
+            Instant::now()
+        });
+        let batches = source.batch(limits).map(|batch| batch[0].elapsed().as_millis());
+        batches.collect().await
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_always_ready_source_cannot_outrun_the_age() {
-        let slow = stream::repeat(()).map(|()| {
-            tokio::time::advance(Duration::from_millis(1)).now_or_never();
-        });
-        let limits = BatchLimits::rows(nz!(1_000_000)).age(Duration::from_millis(100));
-        let batch = Box::pin(slow.batch(limits)).next().await.unwrap();
-        assert!(batch.len() <= 100 + ROWS_PER_LOOK + 1, "{} rows", batch.len());
+        for busy_us in [0, 1, 10, 100, 1_000, 10_000, 40_000] {
+            for rows in [64, 1_000_000] {
+                let limits = BatchLimits::rows(NonZeroUsize::new(rows).unwrap())
+                    .age(Duration::from_millis(100));
+                let ages = ages(std::iter::repeat_n(busy_us, 20_000), limits).await;
+                let most = (100 + 100 / 8).max(100 + u128::from(busy_us) / 1_000);
+                assert!(ages.iter().all(|age| *age <= most), "{busy_us} µs an item: {ages:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_becomes_slow_is_looked_at_more_often() {
+        let limits = BatchLimits::rows(nz!(64)).age(Duration::from_millis(100));
+        let items = std::iter::repeat_n(1, 64 * 100 + 1).chain(std::iter::repeat_n(10_000, 640));
+        let ages = ages(items, limits).await;
+        assert!(ages[..100].iter().all(|age| *age == 0), "{ages:?}");
+        assert_eq!(ages[100], 630, "it can't be known yet");
+        assert!(ages[101..].iter().all(|age| *age <= 100), "{ages:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_source_costs_few_looks() {
+        for (rows, most) in [(16, 1), (1_000, 10), (100_000, 120)] {
+            let limits = BatchLimits::rows(NonZeroUsize::new(rows).unwrap()).age(Duration::MAX);
+            let mut batches = Box::pin(stream::repeat(()).batch(limits));
+            for _ in 0..20 {
+                batches.next().await; // gets going
+            }
+            let (mut at, mut looks) = (1, 0);
+            while at < rows {
+                batches.as_mut().project().items.resize(at, ());
+                assert!(!batches.as_mut().look());
+                at = batches.next_look;
+                looks += 1;
+            }
+            assert!(looks <= most, "{looks} looks for {rows} rows");
+        }
     }
 
     #[tokio::test(start_paused = true)]

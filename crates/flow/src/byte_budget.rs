@@ -348,9 +348,7 @@ mod loom_tests {
     /// A waiter that is cancelled as its turn comes leaves the turn to the next.
     #[test]
     fn loom_budget_cancelled_turn_moves_on() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
+        model(|| {
             let budget = ByteBudget::new(100);
             let (first, second) = (budget.holder(0).unwrap(), budget.holder(0).unwrap());
             let held = first.try_acquire(60).unwrap();
@@ -363,6 +361,46 @@ mod loom_tests {
             drop(held);
             drop(cancelled);
             waiting.join().unwrap();
+        });
+    }
+
+    fn model(check: impl Fn() + Sync + Send + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(check);
+    }
+
+    /// A request that a new holder makes impossible is refused, however late it hears of it; if it
+    /// came first, the new holder is.
+    #[test]
+    fn loom_budget_tells_a_waiter_of_a_new_holder() {
+        model(|| {
+            let budget = ByteBudget::new(100);
+            let (first, second) = (budget.holder(0).unwrap(), budget.holder(0).unwrap());
+            let held = first.try_acquire(40).unwrap();
+            let waiting = thread::spawn(move || block_on(second.acquire(80)).map(drop));
+            let third = budget.holder(50);
+            drop(held);
+            let refused = waiting.join().unwrap();
+            assert!(third.is_ok(), "60 were free, and none of them promised");
+            assert_eq!(refused, Err(TooLarge { bytes: 80, largest: 50 }));
+            assert_eq!((budget.usage().used, budget.usage().waiting), (0, 0));
+        });
+    }
+
+    /// A debt that comes and goes beside waiters leaves nobody asleep.
+    #[test]
+    fn loom_budget_wakes_waiters_beside_debt() {
+        model(|| {
+            let budget = ByteBudget::new(100);
+            let (first, second) = (budget.holder(0).unwrap(), budget.holder(10).unwrap());
+            let held = second.try_acquire(60).unwrap();
+            let waiting = thread::spawn(move || drop(block_on(first.acquire(70)).unwrap()));
+            let debt = second.charge(100);
+            drop(held);
+            drop(debt);
+            waiting.join().unwrap();
+            assert_eq!((budget.usage().used, budget.usage().waiting), (0, 0));
         });
     }
 }

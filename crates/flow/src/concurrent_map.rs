@@ -29,7 +29,8 @@ pin_project! {
     /// # Panics
     ///
     /// Polling panics outside a tokio runtime, with the panic of a future when its turn comes, and
-    /// where the runtime was shut down under the tasks.
+    /// where the runtime was shut down under the tasks. With a future's panic the stream is over:
+    /// the other futures are aborted, and polling again, where the panic was caught, gives the end.
     ///
     /// ```
     /// use futures::{StreamExt, stream};
@@ -78,9 +79,16 @@ where
         }
         match this.tasks.front_mut() {
             Some(first) => {
-                let output = ready!(first.poll_join(cx));
+                let joined = ready!(first.poll_join(cx));
                 this.tasks.pop_front();
-                Poll::Ready(Some(output))
+                match joined {
+                    Ok(output) => Poll::Ready(Some(output)),
+                    Err(broken) => {
+                        *this.ended = true;
+                        this.tasks.clear();
+                        broken.surface()
+                    }
+                }
             }
             None if *this.ended => Poll::Ready(None),
             None => Poll::Pending,
@@ -140,7 +148,7 @@ pin_project! {
         max: usize,
         tasks: Slab<Task<()>>,
         done: Arc<Queue<Done<R>>>,
-        // A task that ended without a result: its panic is about to surface.
+        // A task that ended without a result, the only one left: its panic is about to surface.
         broken: Option<Task<()>>,
         ended: bool,
     }
@@ -174,9 +182,7 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Fut::Output>> {
         let mut this = self.project();
-        if let Some(broken) = this.broken {
-            ready!(broken.poll_join(cx));
-        }
+        ready!(poll_broken(this.broken, cx));
         while !*this.ended && this.tasks.len() < *this.max {
             match this.source.as_mut().poll_next(cx) {
                 Poll::Ready(Some(item)) => {
@@ -197,7 +203,10 @@ where
         };
         let task = this.tasks.remove(place);
         if result.is_none() {
-            ready!(this.broken.insert(task).poll_join(cx));
+            *this.ended = true;
+            this.tasks.clear();
+            *this.broken = Some(task);
+            ready!(poll_broken(this.broken, cx));
         }
         Poll::Ready(result)
     }
@@ -214,7 +223,7 @@ where
     Fut: Future<Output: Send> + Send + 'static,
 {
     fn is_terminated(&self) -> bool {
-        self.ended && self.tasks.is_empty()
+        self.ended && self.tasks.is_empty() && self.broken.is_none()
     }
 }
 
@@ -253,6 +262,18 @@ impl<Fut: Future> Future for Job<Fut> {
     }
 }
 
+/// Lets the panic of a task that has one surface, and forgets the task.
+fn poll_broken(task: &mut Option<Task<()>>, cx: &mut Context<'_>) -> Poll<()> {
+    if let Some(broken) = task {
+        let joined = ready!(broken.poll_join(cx));
+        *task = None;
+        if let Err(broken) = joined {
+            broken.surface();
+        }
+    }
+    Poll::Ready(())
+}
+
 fn remaining<S: Stream>(source: &S, ended: bool, held: usize) -> (usize, Option<usize>) {
     let (lower, upper) = if ended { (0, Some(0)) } else { source.size_hint() };
     (lower.saturating_add(held), upper.and_then(|upper| upper.checked_add(held)))
@@ -260,9 +281,11 @@ fn remaining<S: Stream>(source: &S, ended: bool, held: usize) -> (usize, Option<
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures::stream::FusedStream;
     use futures::{FutureExt, StreamExt, stream};
     use tokio::task::yield_now;
 
@@ -327,5 +350,44 @@ mod tests {
     #[should_panic(expected = "two is too much")]
     async fn a_panic_surfaces_unordered() {
         stream::iter(0..4).concurrent_map_unordered(nz!(4), fragile).count().await;
+    }
+
+    /// Catches the panic of the third item of many, and polls on.
+    async fn polled_on(mut mapped: impl FusedStream<Item = u32> + Unpin, alive: &Arc<()>) {
+        let at_rest = Arc::strong_count(alive);
+        let caught = loop {
+            match AssertUnwindSafe(mapped.next()).catch_unwind().await {
+                Ok(item) => assert!(item.is_some_and(|item| item < 2)),
+                Err(panic) => break panic,
+            }
+        };
+        assert!(caught.downcast::<String>().unwrap().contains("two is too much"));
+        assert!(mapped.is_terminated());
+        assert_eq!(mapped.size_hint(), (0, Some(0)));
+        for _ in 0..3 {
+            assert_eq!(mapped.next().await, None);
+        }
+        while Arc::strong_count(alive) > at_rest {
+            yield_now().await; // the others are aborted
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_panic_that_was_caught_it_has_ended() {
+        let alive = Arc::new(());
+        let held = Arc::clone(&alive);
+        let work = move |item| {
+            let held = Arc::clone(&held);
+            async move {
+                let item = fragile(item).await;
+                if item > 2 {
+                    std::future::pending::<()>().await;
+                }
+                drop(held);
+                item
+            }
+        };
+        polled_on(stream::iter(0..9).concurrent_map(nz!(5), work.clone()), &alive).await;
+        polled_on(stream::iter(0..9).concurrent_map_unordered(nz!(5), work), &alive).await;
     }
 }

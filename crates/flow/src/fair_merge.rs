@@ -9,8 +9,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_core::{FusedStream, Stream};
 use slab::Slab;
 
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock, park, wake};
+
+/// What is told to a merge from elsewhere.
+mod handle;
+
+pub use handle::MergeHandle;
+use handle::Requests;
 
 /// How often in one poll an input may be asked that wakes itself while it is asked.
 const ROUNDS_PER_POLL: usize = 2;
@@ -22,7 +28,8 @@ const ROUNDS_PER_POLL: usize = 2;
 /// sources as with ten thousand.
 ///
 /// - **Ordering**: kept within a source; between sources, by turns.
-/// - **Buffering**: none; a source is polled only for an item that leaves at once.
+/// - **Buffering**: no items; a source is polled only for an item that leaves at once. Its line
+///   holds up to two places for each source, and a handle's requests wait, the latest of each key.
 /// - **Cancellation**: dropping it loses nothing of what its sources still hold.
 /// - **End, error**: the end of a source is told as [`Merged::Ended`] and the source is dropped;
 ///   an error is an item like others, with its key. The merge ends when no source is left and no
@@ -58,6 +65,8 @@ pub struct FairMerge<K, S> {
     keys: HashMap<K, usize>,
     // Inputs that may have something, each at most once; here or in `woken`, never in both.
     ready: VecDeque<Arc<Turn>>,
+    // How many turns in these two are of inputs that are gone; kept to as many as there are inputs.
+    stale: usize,
     woken: Arc<Woken>,
     requests: Arc<Requests<K, S>>,
 }
@@ -80,12 +89,20 @@ struct Input<K, S> {
     waker: Waker,
 }
 
+impl<K, S> Input<K, S> {
+    /// Whether a turn is this input's; its place may have had another owner.
+    fn has(&self, turn: &Arc<Turn>) -> bool {
+        Arc::ptr_eq(&self.turn, turn)
+    }
+}
+
 impl<K, S> Default for FairMerge<K, S> {
     fn default() -> Self {
         Self {
             inputs: Slab::new(),
             keys: HashMap::new(),
             ready: VecDeque::new(),
+            stale: 0,
             woken: Arc::new(Woken::default()),
             requests: Arc::new(Requests::default()),
         }
@@ -122,7 +139,7 @@ impl<K: Clone + Eq + Hash, S: Stream> FairMerge<K, S> {
     /// Takes a source out, with all that it still has to give.
     pub fn remove(&mut self, key: &K) -> Option<Pin<Box<S>>> {
         let index = self.keys.remove(key)?;
-        Some(self.inputs.remove(index).source)
+        Some(self.retire(index).source)
     }
 
     /// Whether there is a source with this key.
@@ -149,30 +166,47 @@ impl<K: Clone + Eq + Hash, S: Stream> FairMerge<K, S> {
     /// Does what the handles asked for, and says whether they may ask for more.
     fn serve(&mut self) -> bool {
         // Read before the requests: without handles, those are the last ones.
-        let open = self.requests.handles.load(Ordering::Acquire) > 0;
-        if self.requests.waiting.load(Ordering::Acquire) {
-            let mut state = lock(&self.requests.state);
-            self.requests.waiting.store(false, Ordering::Relaxed);
-            let taken = std::mem::take(&mut state.queue);
-            drop(state);
-            for request in taken {
-                match request {
-                    Request::Insert(key, source) => drop(self.insert(key, source)),
-                    Request::Remove(key) => drop(self.remove(&key)),
-                }
-            }
+        let open = self.requests.may_come();
+        if self.requests.are_waiting() {
+            self.serve_requests();
         }
         open
     }
 
+    #[cold]
+    fn serve_requests(&mut self) {
+        for (key, source) in self.requests.take() {
+            drop(match source {
+                Some(source) => self.insert(key, source),
+                None => self.remove(&key),
+            });
+        }
+    }
+
+    /// Takes an input out, whose turn counts for nothing from here on.
+    #[cold]
+    fn retire(&mut self, index: usize) -> Input<K, S> {
+        let input = self.inputs.remove(index);
+        // Said to be in line for ever, it is never put there again, whoever still wakes it.
+        self.stale += usize::from(input.turn.queued.swap(true, Ordering::AcqRel));
+        if self.stale > self.inputs.len() {
+            self.woken.drain_into(&mut self.ready);
+            let inputs = &self.inputs;
+            self.ready.retain(|turn| inputs.get(turn.index).is_some_and(|input| input.has(turn)));
+            self.stale = 0;
+        }
+        input
+    }
+
     /// Lets one input have its turn. `None`: it has nothing now, or is gone.
     fn take_turn(&mut self, turn: &Arc<Turn>) -> Option<Merged<K, S::Item>> {
+        let Some(input) = self.inputs.get_mut(turn.index).filter(|input| input.has(turn)) else {
+            // Those who were about to get in line when their input went were never counted.
+            self.stale = self.stale.saturating_sub(1);
+            return None;
+        };
         // From here on a wake-up queues the input anew, also one that comes while it is polled.
         turn.queued.swap(false, Ordering::AcqRel);
-        let input = self.inputs.get_mut(turn.index)?;
-        if !Arc::ptr_eq(&input.turn, turn) {
-            return None; // the place has another owner by now
-        }
         match input.source.as_mut().poll_next(&mut Context::from_waker(&input.waker)) {
             Poll::Pending => None,
             Poll::Ready(Some(item)) => {
@@ -182,7 +216,7 @@ impl<K: Clone + Eq + Hash, S: Stream> FairMerge<K, S> {
                 Some(Merged::Item(input.key.clone(), item))
             }
             Poll::Ready(None) => {
-                let Input { key, .. } = self.inputs.remove(turn.index);
+                let Input { key, .. } = self.retire(turn.index);
                 self.keys.remove(&key);
                 Some(Merged::Ended(key))
             }
@@ -195,11 +229,7 @@ impl<K, S> Unpin for FairMerge<K, S> {}
 
 impl<K, S> Drop for FairMerge<K, S> {
     fn drop(&mut self) {
-        let mut state = lock(&self.requests.state);
-        state.closed = true;
-        let unserved = std::mem::take(&mut state.queue);
-        drop(state);
-        drop(unserved);
+        drop(self.requests.close());
     }
 }
 
@@ -251,95 +281,6 @@ impl<K: Clone + Eq + Hash, S: Stream> Stream for FairMerge<K, S> {
 impl<K: Clone + Eq + Hash, S: Stream> FusedStream for FairMerge<K, S> {
     fn is_terminated(&self) -> bool {
         self.inputs.is_empty() && !self.requests.may_change()
-    }
-}
-
-/// Adds and removes sources of a [`FairMerge`] from any task or thread, while it runs.
-#[derive(Debug)]
-pub struct MergeHandle<K, S> {
-    requests: Arc<Requests<K, S>>,
-    woken: Arc<Woken>,
-}
-
-impl<K, S> MergeHandle<K, S> {
-    fn new(requests: Arc<Requests<K, S>>, woken: Arc<Woken>) -> Self {
-        requests.handles.fetch_add(1, Ordering::Relaxed);
-        Self { requests, woken }
-    }
-
-    /// As [`FairMerge::insert`], when the merge is next polled; a replaced source is dropped. Where
-    /// the merge is gone, the source is dropped at once.
-    pub fn insert(&self, key: K, source: S) {
-        self.request(Request::Insert(key, source));
-    }
-
-    /// As [`FairMerge::remove`], when the merge is next polled; the source is dropped.
-    pub fn remove(&self, key: K) {
-        self.request(Request::Remove(key));
-    }
-
-    fn request(&self, request: Request<K, S>) {
-        let mut state = lock(&self.requests.state);
-        if state.closed {
-            drop(state);
-            drop(request); // nobody would serve it, nor ever drop its source
-            return;
-        }
-        state.queue.push(request);
-        self.requests.waiting.store(true, Ordering::Release);
-        drop(state);
-        self.woken.poke();
-    }
-}
-
-impl<K, S> Clone for MergeHandle<K, S> {
-    fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.requests), Arc::clone(&self.woken))
-    }
-}
-
-impl<K, S> Drop for MergeHandle<K, S> {
-    fn drop(&mut self) {
-        if self.requests.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.woken.poke();
-        }
-    }
-}
-
-/// What handles ask for, until the merge's next poll.
-#[derive(Debug)]
-struct Requests<K, S> {
-    handles: AtomicUsize,
-    waiting: AtomicBool,
-    state: Mutex<RequestState<K, S>>,
-}
-
-#[derive(Debug)]
-struct RequestState<K, S> {
-    queue: Vec<Request<K, S>>,
-    // The merge is gone.
-    closed: bool,
-}
-
-#[derive(Debug)]
-enum Request<K, S> {
-    Insert(K, S),
-    Remove(K),
-}
-
-impl<K, S> Requests<K, S> {
-    fn may_change(&self) -> bool {
-        self.handles.load(Ordering::Acquire) > 0 || self.waiting.load(Ordering::Acquire)
-    }
-}
-
-impl<K, S> Default for Requests<K, S> {
-    fn default() -> Self {
-        Self {
-            handles: AtomicUsize::new(0),
-            waiting: AtomicBool::new(false),
-            state: Mutex::new(RequestState { queue: Vec::new(), closed: false }),
-        }
     }
 }
 
@@ -471,6 +412,80 @@ mod tests {
         handle.remove(2);
         drop(handle);
         assert_eq!(collecting.await.unwrap(), [Merged::Item(1, 5), Merged::Ended(1)]);
+    }
+
+    /// The places in line, wherever they are.
+    fn places<K, S>(merge: &FairMerge<K, S>) -> usize {
+        merge.ready.len() + lock(&merge.woken.state).turns.len()
+    }
+
+    #[test]
+    fn sources_that_are_replaced_unpolled_leave_no_places_in_line() {
+        let mut merge = FairMerge::new();
+        for round in 0..1_000 {
+            for key in 0..10 {
+                merge.insert(key, stream::iter([round]));
+                assert!(places(&merge) <= 2 * 10, "{} places", places(&merge));
+            }
+        }
+        for key in 0..9 {
+            merge.remove(&key);
+            assert!(places(&merge) <= 2 * merge.len().max(1), "{} places", places(&merge));
+        }
+        let all = merge.collect::<Vec<_>>().now_or_never().unwrap();
+        assert_eq!(all, [Merged::Item(9, 999), Merged::Ended(9)]);
+    }
+
+    #[test]
+    fn a_source_that_is_gone_gets_in_line_no_more() {
+        let wakers = Arc::new(Mutex::new(Vec::<Waker>::new()));
+        let told = Arc::clone(&wakers);
+        let source = move |left: u32| {
+            let (told, mut left) = (Arc::clone(&told), left);
+            stream::poll_fn(move |cx| {
+                lock(&told).push(cx.waker().clone());
+                left -= 1;
+                if left == 0 { Poll::Ready(None) } else { Poll::<Option<()>>::Pending }
+            })
+        };
+        let mut merge = FairMerge::new();
+        merge.insert("ends", source(1));
+        merge.insert("stays", source(100));
+        for _ in 0..100 {
+            merge.insert("leaves", source(100));
+            merge.next().now_or_never();
+        }
+        for _ in 0..3 {
+            lock(&wakers).iter().for_each(Waker::wake_by_ref);
+            assert_eq!(places(&merge), merge.len());
+            assert!(merge.next().now_or_never().is_none());
+        }
+    }
+
+    #[test]
+    fn a_handle_keeps_the_latest_request_of_each_key() {
+        let alive = Arc::new(());
+        let source = || stream::iter([Arc::clone(&alive)]);
+        let mut merge = FairMerge::new();
+        let handle = merge.handle();
+        for _ in 0..100 {
+            handle.insert(1, source());
+            handle.remove(2);
+            handle.insert(2, source());
+            handle.insert(3, source());
+            handle.remove(3);
+            assert!(Arc::strong_count(&alive) <= 1 + 3);
+        }
+        handle.insert(1, source());
+        assert_eq!(Arc::strong_count(&alive), 1 + 2);
+        drop(handle);
+        let keys: Vec<_> = std::iter::from_fn(|| merge.next().now_or_never().flatten())
+            .map(|merged| match merged {
+                Merged::Item(key, _) => (key, true),
+                Merged::Ended(key) => (key, false),
+            })
+            .collect();
+        assert_eq!(keys, [(2, true), (1, true), (2, false), (1, false)]);
     }
 
     #[test]

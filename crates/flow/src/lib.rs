@@ -101,7 +101,7 @@ pub use meter::{Meter, Metered, Reading};
 pub use pace::Pace;
 pub use rate_limit::{Rate, RateLimit, TokenBucket};
 pub use reconnect::{ConnectionState, GaveUp, Reconnecting, reconnect};
-pub use replay::{Lagged, Replay, Subscription, UnknownId};
+pub use replay::{FirstIdTooLarge, Lagged, Replay, Subscription, UnknownId};
 pub use retry::Retry;
 
 /// A non-zero number, checked when compiled: `nz!(8)` is a `NonZeroUsize`, or whatever non-zero type

@@ -92,7 +92,7 @@ impl<S: Stream, W: FnMut(&S::Item) -> u64> Stream for Metered<S, W> {
             }
             Poll::Ready(None) => {
                 *this.ended = true;
-                this.meter.enter(Activity::Stopped);
+                this.meter.stop();
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -133,6 +133,10 @@ struct Times {
     idle: Duration,
     busy: Duration,
     blocked: Duration,
+    // How many futures in `Meter::blocked` are pending.
+    handing_on: usize,
+    // The stream has ended: nothing starts the time again.
+    ended: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +172,8 @@ impl Meter {
             idle: Duration::ZERO,
             busy: Duration::ZERO,
             blocked: Duration::ZERO,
+            handing_on: 0,
+            ended: false,
         };
         Self(Arc::new(Cells {
             items: AtomicU64::new(0),
@@ -192,14 +198,15 @@ impl Meter {
     }
 
     /// Awaits a future that hands an item on, such as a channel's `send`: while it is pending, time
-    /// counts as blocked; after it (also where it is dropped half-way) as busy.
+    /// counts as blocked; after it (also where it is dropped half-way) as busy. Of several at a
+    /// time the last one to be done counts; after the stream's end, none.
     pub async fn blocked<F: Future>(&self, handing_on: F) -> F::Output {
         let mut handing_on = std::pin::pin!(handing_on);
-        let _busy_again = BusyOnDrop(self);
+        let mut waiting = HandingOn { meter: self, counted: false };
         std::future::poll_fn(|cx| {
             let polled = handing_on.as_mut().poll(cx);
             if polled.is_pending() {
-                self.enter(Activity::Blocked);
+                waiting.note();
             }
             polled
         })
@@ -222,24 +229,63 @@ impl Meter {
 
     #[cold]
     fn change(&self, activity: Activity) {
-        let mut times = lock(&self.0.times);
-        times.enter(activity);
-        self.0.activity.store(activity as u8, Ordering::Relaxed);
+        self.0.update(|times| times.enter(activity));
+    }
+
+    fn stop(&self) {
+        self.0.update(|times| {
+            times.enter(Activity::Stopped);
+            times.ended = true;
+        });
     }
 }
 
-struct BusyOnDrop<'a>(&'a Meter);
+impl Cells {
+    /// Changes the times, and what is said of them without the lock.
+    fn update(&self, change: impl FnOnce(&mut Times)) {
+        let mut times = lock(&self.times);
+        change(&mut times);
+        self.activity.store(times.activity as u8, Ordering::Relaxed);
+    }
+}
 
-impl Drop for BusyOnDrop<'_> {
+/// A future in [`Meter::blocked`], which counts from when it is first pending until it is gone.
+struct HandingOn<'a> {
+    meter: &'a Meter,
+    counted: bool,
+}
+
+impl HandingOn<'_> {
+    fn note(&mut self) {
+        if std::mem::replace(&mut self.counted, true) {
+            self.meter.enter(Activity::Blocked);
+        } else {
+            self.meter.0.update(|times| {
+                times.handing_on += 1;
+                times.enter(Activity::Blocked);
+            });
+        }
+    }
+}
+
+impl Drop for HandingOn<'_> {
     fn drop(&mut self) {
-        if self.0.0.activity.load(Ordering::Relaxed) == Activity::Blocked as u8 {
-            self.0.change(Activity::Busy);
+        if self.counted {
+            self.meter.0.update(|times| {
+                times.handing_on -= 1;
+                if times.handing_on == 0 && times.activity == Activity::Blocked {
+                    times.enter(Activity::Busy);
+                }
+            });
         }
     }
 }
 
 impl Times {
     fn enter(&mut self, activity: Activity) {
+        if self.ended {
+            return;
+        }
         let now = Instant::now();
         let spent = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         match self.activity {
@@ -250,5 +296,64 @@ impl Times {
         }
         self.since = Some(now);
         self.activity = activity;
+    }
+}
+
+#[cfg(all(test, flow_loom))]
+mod loom_tests {
+    use loom::future::block_on;
+    use loom::thread;
+
+    use super::*;
+    use crate::nz;
+    use crate::queue::{Capacity, Queue};
+
+    fn said(meter: &Meter) -> (u8, Activity, usize) {
+        let times = lock(&meter.0.times);
+        (meter.0.activity.load(Ordering::Relaxed), times.activity, times.handing_on)
+    }
+
+    /// Hands an item on: pending until another thread makes room, if it comes too early.
+    async fn hand_on(meter: &Meter, queue: &Queue<()>) {
+        meter.blocked(std::future::poll_fn(|cx| queue.poll_pop(cx))).await;
+    }
+
+    /// Several hand items on, from threads of their own: when all are done nobody is blocked.
+    #[test]
+    fn loom_meter_is_busy_after_the_last_that_was_blocked() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let meter = Meter::new();
+            meter.enter(Activity::Busy);
+            let room: Vec<_> =
+                (0..2).map(|_| Arc::new(Queue::new(Capacity::fixed(nz!(1))))).collect();
+            let threads: Vec<_> = room
+                .iter()
+                .map(|queue| (meter.clone(), Arc::clone(queue)))
+                .map(|(meter, queue)| thread::spawn(move || block_on(hand_on(&meter, &queue))))
+                .collect();
+            room.iter().for_each(|queue| assert!(queue.try_push(()).is_ok()));
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            assert_eq!(said(&meter), (Activity::Busy as u8, Activity::Busy, 0));
+        });
+    }
+
+    /// The stream goes on and ends while an item is handed on: its end is the last word.
+    #[test]
+    fn loom_meter_stays_stopped() {
+        loom::model(|| {
+            let meter = Meter::new();
+            meter.enter(Activity::Busy);
+            let queue = Arc::new(Queue::new(Capacity::fixed(nz!(1))));
+            let (handing, room) = (meter.clone(), Arc::clone(&queue));
+            let thread = thread::spawn(move || block_on(hand_on(&handing, &room)));
+            meter.enter(Activity::Idle);
+            meter.enter(Activity::Busy);
+            assert!(queue.try_push(()).is_ok());
+            meter.stop();
+            thread.join().unwrap();
+            assert_eq!(said(&meter), (Activity::Stopped as u8, Activity::Stopped, 0));
+        });
     }
 }

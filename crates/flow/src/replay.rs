@@ -67,13 +67,29 @@ struct Ring<T> {
 }
 
 impl<T> Replay<T> {
+    /// The last id that a ring may begin with. It leaves 2^63 ids, so that none ever runs out of
+    /// them: at a billion items a second they last for 292 years.
+    pub const FIRST_ID_MAX: u64 = u64::MAX / 2;
+
     /// A ring of `capacity` items, whose first id is 0.
     pub fn new(capacity: NonZeroUsize) -> Self {
-        Self::starting_at(0, capacity)
+        Self::beginning(0, capacity)
     }
 
     /// A ring whose first id is `first_id`: for ids that go on after a restart.
-    pub fn starting_at(first_id: u64, capacity: NonZeroUsize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`FirstIdTooLarge`] where it is above [`FIRST_ID_MAX`](Self::FIRST_ID_MAX): no ring got so
+    /// far, so it is not an id that was kept from one.
+    pub fn starting_at(first_id: u64, capacity: NonZeroUsize) -> Result<Self, FirstIdTooLarge> {
+        if first_id > Self::FIRST_ID_MAX {
+            return Err(FirstIdTooLarge { id: first_id, largest: Self::FIRST_ID_MAX });
+        }
+        Ok(Self::beginning(first_id, capacity))
+    }
+
+    fn beginning(first_id: u64, capacity: NonZeroUsize) -> Self {
         let ring = Ring {
             items: VecDeque::new(),
             capacity: capacity.get(),
@@ -306,6 +322,24 @@ impl fmt::Display for UnknownId {
 
 impl Error for UnknownId {}
 
+/// A [`Replay`] can't begin with this id: see [`Replay::starting_at`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstIdTooLarge {
+    /// The id that was asked for.
+    pub id: u64,
+    /// The largest that there may be.
+    pub largest: u64,
+}
+
+impl fmt::Display for FirstIdTooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, largest } = self;
+        write!(f, "a ring can't begin with the id {id}: ids up to {largest} leave room to count on")
+    }
+}
+
+impl Error for FirstIdTooLarge {}
+
 #[cfg(test)]
 mod tests {
     use std::panic::AssertUnwindSafe;
@@ -319,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_id_from_the_future_is_refused() {
-        let replay = Replay::starting_at(100, nz!(2));
+        let replay = Replay::starting_at(100, nz!(2)).unwrap();
         assert!(replay.subscribe_after(99).is_ok());
         for id in [100, u64::MAX] {
             assert_eq!(replay.subscribe_after(id).unwrap_err(), UnknownId { id, next_id: 100 });
@@ -331,11 +365,29 @@ mod tests {
 
     #[test]
     fn ids_from_before_the_ring_began_are_told_as_lost() {
-        let replay = Replay::starting_at(100, nz!(2));
+        let replay = Replay::starting_at(100, nz!(2)).unwrap();
         replay.publish('x');
         let mut subscription = replay.subscribe_after(40).unwrap();
         assert_eq!(subscription.next().now_or_never(), Some(Some(Err(Lagged { missed: 59 }))));
         assert_eq!(subscription.next().now_or_never(), Some(Some(Ok((100, 'x')))));
+    }
+
+    #[test]
+    fn ids_never_run_out() {
+        for id in [Replay::<()>::FIRST_ID_MAX + 1, u64::MAX] {
+            let refused = Replay::<()>::starting_at(id, nz!(1)).unwrap_err();
+            assert_eq!(refused, FirstIdTooLarge { id, largest: u64::MAX / 2 });
+        }
+        let last = Replay::<()>::FIRST_ID_MAX;
+        let replay = Replay::starting_at(last, nz!(2)).unwrap();
+        let reader = replay.subscribe();
+        let early = replay.subscribe_after(0).unwrap();
+        assert_eq!((replay.publish('a'), replay.publish('b')), (last, last + 1));
+        drop(replay);
+        let all = reader.collect::<Vec<_>>().now_or_never();
+        assert_eq!(all, Some(vec![Ok((last, 'a')), Ok((last + 1, 'b'))]));
+        let lagged = early.collect::<Vec<_>>().now_or_never().unwrap();
+        assert_eq!(lagged[0], Err(Lagged { missed: last - 1 }));
     }
 
     /// Panics when it is cloned for the third time, counted over all.

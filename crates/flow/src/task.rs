@@ -2,7 +2,7 @@
 
 use std::panic::resume_unwind;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::task::{JoinError, JoinHandle};
 
@@ -15,12 +15,9 @@ impl<R: Send + 'static> Task<R> {
         Self(tokio::spawn(future))
     }
 
-    /// The future's output; its panic goes on here.
-    pub(crate) fn poll_join(&mut self, cx: &mut Context<'_>) -> Poll<R> {
-        match ready!(Pin::new(&mut self.0).poll(cx)) {
-            Ok(output) => Poll::Ready(output),
-            Err(error) => surface(error),
-        }
+    /// The future's output, or why there is none; must not be polled again after that.
+    pub(crate) fn poll_join(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, Broken>> {
+        Pin::new(&mut self.0).poll(cx).map_err(Broken)
     }
 }
 
@@ -30,12 +27,18 @@ impl<R> Drop for Task<R> {
     }
 }
 
-/// Carries a task's panic on; a task that was cancelled by others has no output to give, and to
-/// call that an end would lose what it had in hand.
-#[expect(clippy::panic, reason = "the alternative is an end that isn't one: lost items")]
-fn surface(error: JoinError) -> ! {
-    match error.try_into_panic() {
-        Ok(panic) => resume_unwind(panic),
-        Err(error) => panic!("a stream's task was stopped with its runtime: {error}"),
+/// Why a task has no output: it panicked, or was stopped with its runtime.
+#[derive(Debug)]
+pub(crate) struct Broken(JoinError);
+
+impl Broken {
+    /// Carries a task's panic on; a task that was cancelled by others has no output to give, and to
+    /// call that an end would lose what it had in hand. Its owner forgets the task before.
+    #[expect(clippy::panic, reason = "the alternative is an end that isn't one: lost items")]
+    pub(crate) fn surface(self) -> ! {
+        match self.0.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(error) => panic!("a stream's task was stopped with its runtime: {error}"),
+        }
     }
 }

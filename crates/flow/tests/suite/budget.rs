@@ -13,6 +13,8 @@ use tidegate_testkit::wakes::Wakes;
 const CAPACITY: usize = 100;
 const MINIMUMS: [usize; 3] = [0, 10, 25];
 const SHARED: usize = CAPACITY - 35;
+/// What a holder that comes later wants for itself.
+const LATE_MINIMUM: usize = 20;
 
 struct Request<'a> {
     future: Pin<Box<Acquire<'a>>>,
@@ -28,6 +30,10 @@ struct World<'a> {
     holders: &'a [BudgetHolder],
     waiting: VecDeque<Request<'a>>,
     permits: Vec<(usize, Permit)>,
+    /// Holders that came later; they ask for nothing.
+    late: Vec<BudgetHolder>,
+    /// Whether anyone has taken what there was no room for.
+    charged: bool,
 }
 
 impl<'a> World<'a> {
@@ -40,8 +46,19 @@ impl<'a> World<'a> {
         self.used(holder).saturating_sub(MINIMUMS[holder])
     }
 
+    fn shared(&self) -> usize {
+        SHARED - self.late.len() * LATE_MINIMUM
+    }
+
     fn free(&self) -> usize {
-        SHARED - (0..MINIMUMS.len()).map(|holder| self.over(holder)).sum::<usize>()
+        let over: usize = (0..MINIMUMS.len()).map(|holder| self.over(holder)).sum();
+        self.shared().saturating_sub(over)
+    }
+
+    /// Whether a request can never be granted, since a holder came.
+    fn too_large(&self, at: usize) -> bool {
+        let request = &self.waiting[at];
+        request.bytes > MINIMUMS[request.holder] + self.shared()
     }
 
     /// What a request would take of what is shared; `None` if its holder is over its threshold.
@@ -71,15 +88,21 @@ impl<'a> World<'a> {
     fn poll(&mut self, at: usize) -> Result<bool, TestCaseError> {
         let free = self.free();
         let may_wait = self.may_wait(at);
+        let too_large = self.too_large(at);
         let request = &mut self.waiting[at];
         let waker = request.wakes.waker();
         let Poll::Ready(granted) = request.future.as_mut().poll(&mut Context::from_waker(&waker))
         else {
+            prop_assert!(!too_large, "waits for what there is not");
+            return Ok(false);
+        };
+        prop_assert_eq!(granted.is_err(), too_large);
+        let Ok(permit) = granted else {
+            self.waiting.remove(at);
             return Ok(false);
         };
         prop_assert!(!may_wait, "jumped the queue, with {} free", free);
         let (holder, bytes) = (request.holder, request.bytes);
-        let permit = granted.unwrap();
         prop_assert_eq!(permit.bytes(), bytes);
         self.waiting.remove(at);
         self.permits.push((holder, permit));
@@ -102,10 +125,12 @@ impl<'a> World<'a> {
         let usage = self.budget.usage();
         let used: usize = self.permits.iter().map(|(_, permit)| permit.bytes()).sum();
         prop_assert_eq!((usage.used, usage.waiting), (used, self.waiting.len()));
-        prop_assert!(used <= CAPACITY && usage.peak >= used);
+        prop_assert!(used <= CAPACITY || self.charged);
+        prop_assert!(usage.peak >= used);
         let anyone_asleep = self.waiting.iter().any(|request| request.asleep);
         for at in 0..self.waiting.len() {
-            let excused = self.waiting[at].asleep || anyone_asleep || self.may_wait(at);
+            let may_wait = self.may_wait(at) && !self.too_large(at);
+            let excused = self.waiting[at].asleep || anyone_asleep || may_wait;
             prop_assert!(excused, "request {} of {} was not woken", at, self.waiting.len());
         }
         Ok(())
@@ -136,6 +161,17 @@ impl<'a> World<'a> {
                     self.permits.push((holder, part));
                 }
             }
+            8 => {
+                let holder = which % MINIMUMS.len();
+                self.charged |= bytes > 0;
+                self.permits.push((holder, self.holders[holder].charge(bytes)));
+            }
+            9 if which % 2 == 0 => {
+                let (free, late) = (self.free(), self.budget.holder(LATE_MINIMUM));
+                prop_assert_eq!(late.is_ok(), LATE_MINIMUM <= free);
+                self.late.extend(late);
+            }
+            9 => drop(self.late.pop()),
             _ if !self.permits.is_empty() => {
                 drop(self.permits.swap_remove(which % self.permits.len()));
             }
@@ -148,16 +184,18 @@ impl<'a> World<'a> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Requests come, fall asleep, wake, are cancelled and granted; permits are split and dropped.
+    /// Requests come, fall asleep, wake, are cancelled, granted and refused; permits are split and
+    /// dropped; holders come and go, and some charge what they did not ask for.
     #[test]
     fn keeps_its_promises(
-        steps in prop::collection::vec((0_u8..12, 0_usize..8, 0_usize..=SHARED), 0..80),
+        steps in prop::collection::vec((0_u8..15, 0_usize..8, 0_usize..=SHARED), 0..80),
     ) {
         let budget = ByteBudget::new(CAPACITY);
         let holders: Vec<_> =
             MINIMUMS.iter().map(|minimum| budget.holder(*minimum).unwrap()).collect();
-        let (waiting, permits) = (VecDeque::new(), Vec::new());
-        let mut world = World { budget: &budget, holders: &holders, waiting, permits };
+        let (waiting, permits, late) = (VecDeque::new(), Vec::new(), Vec::new());
+        let (budget, holders) = (&budget, holders.as_slice());
+        let mut world = World { budget, holders, waiting, permits, late, charged: false };
         for (action, which, bytes) in steps {
             world.step(action, which, bytes)?;
         }

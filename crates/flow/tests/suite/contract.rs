@@ -9,7 +9,7 @@ use futures::{FutureExt, StreamExt};
 use tidegate_testkit::script::script;
 use tidegate_testkit::wakes::Wakes;
 
-use crate::operators::{OPERATORS, Operator, Outputs};
+use crate::operators::{LOSSY, OPERATORS, Operator, Outputs};
 
 /// Lets every task and timer of the (paused) runtime come to rest.
 async fn settle() {
@@ -166,7 +166,7 @@ async fn the_end_is_told_again_and_the_source_left_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn size_hints_are_honest_at_every_step() {
-    for operator in OPERATORS {
+    for operator in OPERATORS.iter().chain(LOSSY) {
         for known_end in [true, false] {
             let (script, source) = script();
             script.extend(0..20);
@@ -174,19 +174,30 @@ async fn size_hints_are_honest_at_every_step() {
                 script.end();
             }
             let mut outputs = (operator.build)(source);
-            let mut hints = vec![outputs.size_hint()];
-            for _ in 0..5 {
+            // Each with the number of outputs before it.
+            let mut hints = vec![(0, outputs.size_hint())];
+            let mut seen = 0;
+            settle().await;
+            hints.push((seen, outputs.size_hint()));
+            while seen < 5 {
                 outputs.next().await.unwrap();
+                seen += 1;
                 settle().await;
-                hints.push(outputs.size_hint());
+                hints.push((seen, outputs.size_hint()));
             }
             script.extend(20..if known_end { 20 } else { 35 });
+            settle().await;
+            hints.push((seen, outputs.size_hint()));
             script.end();
+            settle().await;
+            hints.push((seen, outputs.size_hint()));
             while outputs.next().await.is_some() {
-                hints.push(outputs.size_hint());
+                seen += 1;
+                hints.push((seen, outputs.size_hint()));
             }
-            for (left, (lower, upper)) in hints.iter().rev().enumerate() {
-                let honest = *lower <= left && upper.is_none_or(|upper| left <= upper);
+            for (before, (lower, upper)) in hints {
+                let left = seen - before;
+                let honest = lower <= left && upper.is_none_or(|upper| left <= upper);
                 assert!(honest, "{}: {left} left, {lower}..={upper:?}", operator.name);
             }
         }

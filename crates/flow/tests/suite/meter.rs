@@ -59,6 +59,38 @@ async fn handing_on_to_a_full_channel_counts_as_blocked_when_told() {
     assert_eq!(seconds(meter.read()), (0, 5, 7));
 }
 
+#[tokio::test(start_paused = true)]
+async fn it_is_blocked_until_the_last_of_several_has_handed_on() {
+    let mut metered = Box::pin(stream::iter(0..2).meter());
+    let meter = metered.handle();
+    assert_eq!((metered.next().await, metered.next().await), (Some(0), Some(1)));
+    tokio::join!(meter.blocked(sleep(SECOND)), meter.blocked(sleep(SECOND * 5)));
+    sleep(SECOND * 2).await;
+    assert_eq!(seconds(meter.read()), (0, 2, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_starts_the_time_again_after_the_end() {
+    let mut metered = Box::pin(stream::iter(0..1).meter());
+    let meter = metered.handle();
+    assert_eq!(metered.next().await, Some(0));
+    let handing_on = meter.blocked(sleep(SECOND * 5));
+    tokio::join!(handing_on, async {
+        sleep(SECOND).await;
+        assert_eq!(metered.next().await, None);
+    });
+    meter.blocked(sleep(SECOND)).await;
+    sleep(SECOND * 5).await;
+    assert_eq!(seconds(meter.read()), (0, 0, 1));
+
+    let mut empty = Box::pin(stream::empty::<()>().meter());
+    let meter = empty.handle();
+    assert_eq!(empty.next().await, None);
+    meter.blocked(sleep(SECOND)).await;
+    sleep(SECOND).await;
+    assert_eq!(seconds(meter.read()), (0, 0, 0));
+}
+
 #[test]
 fn more_bytes_than_can_be_counted_do_no_harm() {
     let metered = stream::iter(0..3).meter_by(|_| u64::MAX);

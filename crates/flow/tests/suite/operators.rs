@@ -137,6 +137,57 @@ pub(crate) const OPERATORS: &[Operator] = &[
     inline("meter_by", |source| one(source.meter_by(|item| (*item).into()))),
 ];
 
+/// Operators as they are when they lose items, end early, or get more from elsewhere: what their
+/// size hints say must hold all the same. Told 20 items or more at once, each has 5 outputs or more.
+pub(crate) const LOSSY: &[Operator] = &[
+    inline("retry, which ends on failure", |source| {
+        let work = |item: &u32| {
+            let result = if *item < 12 { Ok(*item) } else { Err(()) };
+            async move {
+                tokio::task::yield_now().await;
+                result
+            }
+        };
+        let retried = source.map(Ok).retry(Backoff::default().retries(1), work);
+        retried.end_on_failure().map(|result| result.into_iter().collect()).boxed()
+    }),
+    inline("fan_out, which drops the newest", |source| dropping(source, WhenFull::DropNewest)),
+    inline("fan_out, which drops the oldest", |source| dropping(source, WhenFull::DropOldest)),
+    inline("fan_out, which disconnects", |source| dropping(source, WhenFull::Disconnect)),
+    inline("FairMerge, with a handle", |source| {
+        let mut merge = FairMerge::new();
+        let handle = merge.handle();
+        merge.insert(0, stream::iter(0..3).boxed());
+        handle.insert(1, source.boxed());
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            handle.insert(0, stream::iter(0..4).boxed());
+            handle.insert(2, stream::iter(0..5).boxed());
+        });
+        let items = merge.map(|merged| match merged {
+            Merged::Item(_, item) => vec![item],
+            Merged::Ended(_) => vec![],
+        });
+        items.boxed()
+    }),
+    inline("Replay, overtaken", |source| {
+        let replay = Replay::new(nz!(8));
+        let items = replay.subscribe();
+        tokio::spawn(source.for_each(move |item| {
+            replay.publish(item);
+            std::future::ready(())
+        }));
+        items.map(|result| result.into_iter().map(|(_, item)| item).collect()).boxed()
+    }),
+];
+
+fn dropping(source: Scripted<u32>, when_full: WhenFull) -> Outputs {
+    let fan_out = source.fan_out();
+    let consumer = fan_out.handle().subscribe(nz!(8), when_full);
+    tokio::spawn(fan_out);
+    one(consumer)
+}
+
 /// Work that takes a few turns of the scheduler.
 async fn nap(item: u32) -> u32 {
     for _ in 0..item % 4 {
