@@ -56,6 +56,10 @@ impl Shape {
         self.columns.column_with_name(column).is_some()
     }
 
+    pub(super) fn holder(&self) -> &BudgetHolder {
+        &self.holder
+    }
+
     /// The lines as they are, and how many had to be repaired.
     pub(super) fn messages(&self, chunk: &Chunk<'_>, text: &Text<'_>) -> (StringViewArray, u64) {
         let mut views = Views::new(chunk.bytes, chunk.lines.len());
@@ -143,7 +147,7 @@ impl Shape {
     }
 }
 
-fn impossible(error: ArrowError) -> Error {
+pub(super) fn impossible(error: ArrowError) -> Error {
     Error::fatal("columns: these can't be put side by side, which is a defect; please report it")
         .because(error)
 }

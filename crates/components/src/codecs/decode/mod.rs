@@ -3,6 +3,21 @@
 /// The columns of a batch, as many as anyone reads.
 mod columns;
 
+/// Columns of texts that are computed.
+mod texts;
+
+/// The time at the head of a line.
+mod time;
+
+/// The word for how bad it is.
+mod level;
+
+/// Lines that are JSON objects.
+mod json;
+
+/// Whatever the line says of itself.
+mod auto;
+
 /// The line is the message, and nothing else is looked at.
 mod text;
 
@@ -68,7 +83,7 @@ pub struct Decoded {
 pub type NewDecoder = fn(Shape) -> Box<dyn Decoder>;
 
 /// All decoders, by the name that a configuration's `codec` gives them.
-pub const DECODERS: &[(&str, NewDecoder)] = &[("text", text::decoder)];
+pub const DECODERS: &[(&str, NewDecoder)] = &[("text", text::decoder), ("auto", auto::decoder)];
 
 /// The name of a decoder, as a configuration says it.
 #[derive(Clone, Copy)]

@@ -46,10 +46,17 @@ impl From<&Metadata> for Stamp {
 }
 
 /// A few bytes of a file, by which its content is known again: their number and FNV-1a.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     bytes: u16,
     hash: u64,
+}
+
+/// Of nothing, as every file has it.
+impl Default for Mark {
+    fn default() -> Self {
+        Self::of_end(&[])
+    }
 }
 
 impl Mark {
@@ -319,6 +326,7 @@ mod tests {
         let content = b"0123456789\n".repeat(50);
         file.write_all(&content).unwrap();
         let size = content.len() as u64;
+        assert!(Mark::default().is_before(&file, 0).unwrap());
         for end in [0, 1, 255, 256, 257, size] {
             let mark = Mark::before(&file, end).unwrap();
             assert_eq!(mark, Mark::of_end(&content[..end as usize]));

@@ -1,0 +1,599 @@
+//! The time that a line says at its head, or a value as a whole: byte by byte, as there are
+//! millions of them and few forms.
+//!
+//! Known are RFC 3339 and its relatives (`2015-10-18 18:01:47,978`, with `T`, `-` or `_` between,
+//! slashes or dots in the date), `20171223-22:15:29:606`, `081109 203615`, syslog's
+//! `Jun 14 15:16:01`, C's `Sun Dec 04 04:47:44 2005`, `10/Oct/2000:13:55:36 -0700` and
+//! `06 Nov 1994 08:49:37 GMT`, Android's `03-17 16:13:38.811`, glog's `I0314 15:04:05.678901`,
+//! `10.30 16:49:06`, and the seconds, milliseconds, microseconds or nanoseconds since the epoch. In
+//! front of it there may be a bracket, syslog's `<34>1 `, a dash, or `time=`. Without a zone it is
+//! UTC; without a year it is the last one that is not more than a day ahead of when it was read.
+
+const NANOS: i64 = 1_000_000_000;
+const DAY_SECONDS: i64 = 86_400;
+
+/// How far into a line a web server's time in brackets is looked for.
+const BRACKET_BYTES_MAX: usize = 128;
+
+/// What logfmt calls it.
+const KEYS: [&[u8]; 3] = [b"time=", b"ts=", b"timestamp="];
+
+/// When something was read, and what that means for times without a year.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    nanos: i64,
+    year: i64,
+}
+
+impl Now {
+    /// Of nanoseconds since the epoch.
+    pub(super) fn new(nanos: i64) -> Self {
+        Self { nanos, year: year_of(nanos.div_euclid(NANOS * DAY_SECONDS)) }
+    }
+}
+
+/// A time at the head of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// Nanoseconds since the epoch.
+    pub(super) nanos: i64,
+    /// The byte after it, and after what belongs to it.
+    pub(super) end: usize,
+    /// The letter for the level that glog puts in front of it.
+    pub(super) letter: Option<u8>,
+}
+
+/// The time at the head of a line.
+pub(super) fn at_head(line: &[u8], now: &Now) -> Option<Stamp> {
+    let mut cursor = Cursor { bytes: line, at: 0 };
+    cursor.spaces();
+    cursor.priority();
+    if let Some(key) = KEYS.iter().find(|key| cursor.rest().starts_with(key)) {
+        cursor.at += key.len();
+        cursor.eat(b'"');
+    } else if cursor.rest().starts_with(b"- ") {
+        cursor.at += 2;
+    }
+    let bracket = cursor.eat(b'[');
+    let letter = cursor.glog();
+    match cursor.time(now) {
+        Some(nanos) => {
+            if bracket {
+                cursor.eat(b']');
+            }
+            Some(Stamp { nanos, end: cursor.at, letter })
+        }
+        None if letter.is_none() => in_brackets(line, now),
+        None => None,
+    }
+}
+
+/// A web server's: after the names of who asked.
+fn in_brackets(line: &[u8], now: &Now) -> Option<Stamp> {
+    let head = line.get(..BRACKET_BYTES_MAX).unwrap_or(line);
+    let at = memchr::memchr(b'[', head)? + 1;
+    // `10/`; any other number in brackets is something else.
+    if line.get(at + 2) != Some(&b'/') {
+        return None;
+    }
+    let mut cursor = Cursor { bytes: line, at };
+    let nanos = cursor.time(now)?;
+    cursor.eat(b']');
+    Some(Stamp { nanos, end: cursor.at, letter: None })
+}
+
+/// A text that is a time and nothing else.
+pub(super) fn whole(text: &[u8], now: &Now) -> Option<i64> {
+    let mut cursor = Cursor { bytes: text, at: 0 };
+    cursor.spaces();
+    let nanos = cursor.time(now)?;
+    cursor.spaces();
+    (cursor.at == text.len()).then_some(nanos)
+}
+
+/// A number since the epoch, whose size tells its unit: seconds, perhaps with a fraction, or
+/// milliseconds, microseconds, nanoseconds.
+pub(super) fn since_epoch(number: &str) -> Option<i64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let Ok(count) = whole.parse::<i64>() else { return float(number) };
+    let (negative, digits) = (whole.starts_with('-'), whole.trim_start_matches('-').len());
+    let unit = match digits {
+        0..=11 => NANOS,
+        12..=14 => 1_000_000,
+        15..=17 => 1_000,
+        _ => 1,
+    };
+    let mut nanos = count.checked_mul(unit)?;
+    let mut step = unit;
+    for digit in fraction.bytes() {
+        if !digit.is_ascii_digit() {
+            return float(number);
+        }
+        step /= 10;
+        let part = i64::from(digit - b'0') * step;
+        nanos = if negative { nanos.checked_sub(part)? } else { nanos.checked_add(part)? };
+    }
+    Some(nanos)
+}
+
+/// With an exponent: seconds, as exact as they are.
+fn float(number: &str) -> Option<i64> {
+    let seconds: f64 = number.parse().ok()?;
+    let unit = match seconds.abs() {
+        small if small < 1e11 => 1e9,
+        small if small < 1e14 => 1e6,
+        small if small < 1e17 => 1e3,
+        _ => 1.0,
+    };
+    let nanos = seconds * unit;
+    (nanos.abs() < i64::MAX as f64).then_some(nanos as i64)
+}
+
+struct Cursor<'l> {
+    bytes: &'l [u8],
+    at: usize,
+}
+
+/// A day, perhaps of a year that has to be guessed.
+#[derive(Clone, Copy)]
+struct Date {
+    year: Option<i64>,
+    month: i64,
+    day: i64,
+}
+
+impl Cursor<'_> {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self, ahead: usize) -> u8 {
+        self.bytes.get(self.at + ahead).copied().unwrap_or_default()
+    }
+
+    fn eat(&mut self, byte: u8) -> bool {
+        let there = self.peek(0) == byte && self.at < self.bytes.len();
+        self.at += usize::from(there);
+        there
+    }
+
+    fn spaces(&mut self) {
+        while self.eat(b' ') {}
+    }
+
+    /// As many digits as there are, up to `max`.
+    fn digits(&mut self, max: usize) -> Option<i64> {
+        let mut number = 0;
+        let start = self.at;
+        while self.at - start < max && self.peek(0).is_ascii_digit() {
+            number = number * 10 + i64::from(self.peek(0) - b'0');
+            self.at += 1;
+        }
+        (self.at > start).then_some(number)
+    }
+
+    fn digits_ahead(&self) -> usize {
+        self.rest().iter().take(20).take_while(|byte| byte.is_ascii_digit()).count()
+    }
+
+    /// Syslog's `<34>` and `<34>1 `.
+    fn priority(&mut self) {
+        let start = self.at;
+        if !self.eat(b'<') {
+            return;
+        }
+        if self.digits(3).is_none() || !self.eat(b'>') {
+            self.at = start;
+            return;
+        }
+        if self.rest().starts_with(b"1 ") {
+            self.at += 2;
+        }
+    }
+
+    /// `I0314 `: the letter, where a month and a day follow.
+    fn glog(&mut self) -> Option<u8> {
+        let letter = self.peek(0);
+        let dated =
+            b"DIWEF".contains(&letter) && (1..5).all(|ahead| self.peek(ahead).is_ascii_digit());
+        (dated && self.peek(5) == b' ').then(|| {
+            self.at += 1;
+            letter
+        })
+    }
+
+    fn time(&mut self, now: &Now) -> Option<i64> {
+        match self.peek(0) {
+            b'0'..=b'9' => self.numbered(now),
+            b'A'..=b'Z' => self.worded(now),
+            _ => None,
+        }
+    }
+
+    fn numbered(&mut self, now: &Now) -> Option<i64> {
+        let digits = self.digits_ahead();
+        let after = self.peek(digits);
+        match (digits, after) {
+            (4, b'-' | b'/' | b'.') => {
+                let year = self.digits(4)?;
+                self.eat(after);
+                let month = self.digits(2)?;
+                let day = self.eat(after).then(|| self.digits(2))??;
+                self.at_clock(Date { year: Some(year), month, day }, now)
+            }
+            (4, b' ') => {
+                let (month, day) = (self.digits(2)?, self.digits(2)?);
+                self.at_clock(Date { year: None, month, day }, now)
+            }
+            (8, _) => {
+                let (year, month, day) = (self.digits(4)?, self.digits(2)?, self.digits(2)?);
+                self.at_clock(Date { year: Some(year), month, day }, now)
+            }
+            (6, b' ') if self.peek(7).is_ascii_digit() => {
+                let (year, month, day) = (self.digits(2)?, self.digits(2)?, self.digits(2)?);
+                let year = if 2_000 + year > now.year + 1 { 1_900 + year } else { 2_000 + year };
+                self.at_clock(Date { year: Some(year), month, day }, now)
+            }
+            (10 | 13 | 16 | 19, _) => self.epoch(digits),
+            (1 | 2, b'/' | b'-' | b' ') if self.peek(digits + 1).is_ascii_alphabetic() => {
+                let day = self.digits(2)?;
+                self.at += 1;
+                let month = self.month()?;
+                self.at += 1;
+                let year = Some(self.digits(4)?);
+                self.at_clock(Date { year, month, day }, now)
+            }
+            (2, b'-' | b'.') => {
+                let month = self.digits(2)?;
+                self.at += 1;
+                let day = self.digits(2)?;
+                (self.peek(0) == b' ').then_some(())?;
+                self.at_clock(Date { year: None, month, day }, now)
+            }
+            _ => None,
+        }
+    }
+
+    fn epoch(&mut self, digits: usize) -> Option<i64> {
+        let start = self.at;
+        self.at += digits;
+        if digits == 10 && self.peek(0) == b'.' && self.peek(1).is_ascii_digit() {
+            self.at += 1;
+            self.digits(9);
+        }
+        if self.peek(0).is_ascii_alphanumeric() || b"-_".contains(&self.peek(0)) {
+            return None;
+        }
+        since_epoch(std::str::from_utf8(self.bytes.get(start..self.at)?).ok()?)
+    }
+
+    /// `Sun Dec 04 04:47:44 2005`, `Sun, 06 Nov 1994 08:49:37 GMT`, `Jun 14 15:16:01`.
+    fn worded(&mut self, now: &Now) -> Option<i64> {
+        let weekday = is_weekday(self.rest());
+        if weekday {
+            self.at += 3;
+            self.eat(b',');
+            self.spaces();
+            if self.peek(0).is_ascii_digit() {
+                return self.numbered(now);
+            }
+        }
+        let month = self.month()?;
+        self.eat(b' ').then_some(())?;
+        self.spaces();
+        let day = self.digits(2)?;
+        self.eat(b' ').then_some(())?;
+        self.spaces();
+        let mut year = None;
+        if self.digits_ahead() == 4 {
+            year = self.digits(4);
+            self.eat(b' ').then_some(())?;
+        }
+        let (seconds, nanos) = self.clock()?;
+        if weekday && year.is_none() && self.peek(0) == b' ' {
+            self.at += 1;
+            year = Some(self.digits(4)?);
+        }
+        compose(Date { year, month, day }, seconds, nanos, now)
+    }
+
+    /// Goes on with a time of day and a zone.
+    fn at_clock(&mut self, date: Date, now: &Now) -> Option<i64> {
+        if !b"T t-_:".contains(&self.peek(0)) {
+            return None;
+        }
+        self.at += 1;
+        self.spaces();
+        let (seconds, nanos) = self.clock()?;
+        let zone = self.zone();
+        compose(date, seconds - zone, nanos, now)
+    }
+
+    /// Seconds of the day and nanoseconds: `18:01:47,978`, `203615`, `22:15` or `0:28:0:83`.
+    fn clock(&mut self) -> Option<(i64, i64)> {
+        let (hour, minute, second, mut nanos);
+        if self.digits_ahead() >= 6 {
+            (hour, minute) = (self.digits(2)?, self.digits(2)?);
+            second = self.digits(2)?;
+        } else {
+            hour = self.digits(2)?;
+            minute = self.eat(b':').then(|| self.digits(2))??;
+            second = if self.eat(b':') { self.digits(2)? } else { 0 };
+        }
+        nanos = 0;
+        match self.peek(0) {
+            b'.' | b',' if self.peek(1).is_ascii_digit() => {
+                self.at += 1;
+                let start = self.at;
+                nanos = self.digits(9)? * 10i64.pow(9 - (self.at - start) as u32);
+                self.at += self.digits_ahead();
+            }
+            // Not a fraction but a number of milliseconds.
+            b':' if self.peek(1).is_ascii_digit() => {
+                self.at += 1;
+                nanos = self.digits(3)? * 1_000_000;
+            }
+            _ => {}
+        }
+        // A leap second is the first one of the next minute.
+        let real = hour < 24 && minute < 60 && second <= 60;
+        real.then_some((hour * 3_600 + minute * 60 + second, nanos))
+    }
+
+    /// Seconds ahead of UTC, if a zone is named.
+    fn zone(&mut self) -> i64 {
+        let start = self.at;
+        let spaced = self.eat(b' ');
+        for name in [&b"UTC"[..], b"GMT", b"Z", b"z"] {
+            if self.rest().starts_with(name) && !self.peek(name.len()).is_ascii_alphanumeric() {
+                self.at += name.len();
+                return 0;
+            }
+        }
+        let sign = match self.peek(0) {
+            b'+' => 1,
+            b'-' => -1,
+            _ => 0,
+        };
+        if sign != 0 {
+            self.at += 1;
+            let digits = self.digits_ahead();
+            let hours = self.digits(2).unwrap_or_default();
+            let colon = digits == 2 && self.peek(1).is_ascii_digit() && self.eat(b':');
+            let minutes = match digits == 4 || colon {
+                true => self.digits(2),
+                false => None,
+            };
+            // With a space before it, only the full form is a zone.
+            if matches!(digits, 2 | 4) && (minutes.is_some() || !spaced) {
+                return sign * (hours * 3_600 + minutes.unwrap_or_default() * 60);
+            }
+        }
+        self.at = start;
+        0
+    }
+
+    fn month(&mut self) -> Option<i64> {
+        const MONTHS: &[u8; 36] = b"janfebmaraprmayjunjulaugsepoctnovdec";
+        let name = self.rest().first_chunk::<3>()?.map(|letter| letter.to_ascii_lowercase());
+        let number = MONTHS.chunks_exact(3).zip(1..).find(|(known, _)| *known == name)?.1;
+        self.at += 3;
+        // `June`, `Sept`: the rest of the word.
+        while self.peek(0).is_ascii_lowercase() {
+            self.at += 1;
+        }
+        Some(number)
+    }
+}
+
+fn is_weekday(text: &[u8]) -> bool {
+    let Some(name) = text.first_chunk::<3>() else { return false };
+    let ends = text.get(3).is_some_and(|after| b" ,".contains(after));
+    ends && [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"].contains(&name)
+}
+
+fn compose(date: Date, seconds: i64, nanos: i64, now: &Now) -> Option<i64> {
+    let Date { year, month, day } = date;
+    let at = |year| {
+        if !(1..=12).contains(&month) || day < 1 || day > days_of(year, month) {
+            return None;
+        }
+        let seconds = days_since_epoch(year, month, day) * DAY_SECONDS + seconds;
+        seconds.checked_mul(NANOS)?.checked_add(nanos)
+    };
+    match year {
+        Some(year) => at(year),
+        None => {
+            let latest = now.nanos.saturating_add(DAY_SECONDS * NANOS);
+            // The 29th of February may be up to eight years back.
+            let years = (now.year - 8..=now.year + 1).rev();
+            years.filter_map(at).find(|nanos| *nanos <= latest)
+        }
+    }
+}
+
+fn is_leap(year: i64) -> bool {
+    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+}
+
+fn days_of(year: i64, month: i64) -> i64 {
+    match month {
+        2 => 28 + i64::from(is_leap(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Howard Hinnant, *chrono-Compatible Low-Level Date Algorithms*, `days_from_civil`.
+fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// The same paper, `civil_from_days`.
+fn year_of(days: i64) -> i64 {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let years = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * years + years / 4 - years / 100);
+    years + era * 400 + i64::from(of_year >= 306)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-03-10 12:00:00 UTC.
+    const READ_AT: i64 = 1_773_144_000 * NANOS;
+
+    fn head(line: &str) -> Option<(i64, &str)> {
+        let stamp = at_head(line.as_bytes(), &Now::new(READ_AT))?;
+        Some((stamp.nanos, &line[stamp.end..]))
+    }
+
+    /// Of seconds since the epoch and nanoseconds.
+    fn at(seconds: i64, nanos: i64, rest: &str) -> Option<(i64, &str)> {
+        Some((seconds * NANOS + nanos, rest))
+    }
+
+    #[test]
+    fn all_forms_of_a_time_are_known() {
+        for (line, expected) in [
+            ("2015-10-18 18:01:47,978 INFO x", at(1_445_191_307, 978_000_000, " INFO x")),
+            ("2015-10-18T18:01:47.5Z x", at(1_445_191_307, 500_000_000, " x")),
+            ("2015-10-18T18:01:47+02:00 x", at(1_445_184_107, 0, " x")),
+            ("2015-10-18 18:01:47 -0730 x", at(1_445_218_307, 0, " x")),
+            ("2015-10-18 18:01:47 -7 x", at(1_445_191_307, 0, " -7 x")),
+            ("2015-10-18 18:01:47 UTC x", at(1_445_191_307, 0, " x")),
+            ("2015/10/18 18:01:47 [error]", at(1_445_191_307, 0, " [error]")),
+            ("2015-10-18 18:01 x", at(1_445_191_260, 0, " x")),
+            ("2015-10-18T18:01:47.1234567891 x", at(1_445_191_307, 123_456_789, " x")),
+            ("[2015-10-18 18:01:47] x", at(1_445_191_307, 0, " x")),
+            ("<34>1 2015-10-18T18:01:47Z host", at(1_445_191_307, 0, " host")),
+            ("<34>Oct 18 18:01:47 host", at(1_760_810_507, 0, " host")),
+            ("time=\"2015-10-18T18:01:47Z\" level=info", at(1_445_191_307, 0, "\" level=info")),
+            ("ts=1445191307.25 x", at(1_445_191_307, 250_000_000, " x")),
+            ("20171223-22:15:29:606|x", at(1_514_067_329, 606_000_000, "|x")),
+            ("20171224-0:28:0:83|x", at(1_514_075_280, 83_000_000, "|x")),
+            ("20151018T180147Z x", at(1_445_191_307, 0, " x")),
+            ("081109 203615 148 INFO", at(1_226_262_975, 0, " 148 INFO")),
+            ("991109 203615 148 INFO", at(942_179_775, 0, " 148 INFO")),
+            ("Jun 14 15:16:01 combo", at(1_749_914_161, 0, " combo")),
+            ("Jul  1 00:00:00 combo", at(1_751_328_000, 0, " combo")),
+            ("Mar 11 11:59:59 soon", at(1_773_230_399, 0, " soon")),
+            ("Mar 11 12:00:01 last year", at(1_741_694_401, 0, " last year")),
+            ("Feb 29 00:00:00 leap", at(1_709_164_800, 0, " leap")),
+            ("Jun 14 2005 15:16:01 cisco", at(1_118_762_161, 0, " cisco")),
+            ("[Sun Dec 04 04:47:44 2005] [notice]", at(1_133_671_664, 0, " [notice]")),
+            ("[Sun Dec 04 04:47:44.25 2005] x", at(1_133_671_664, 250_000_000, " x")),
+            ("Sun, 06 Nov 1994 08:49:37 GMT x", at(784_111_777, 0, " x")),
+            ("[10/Oct/2000:13:55:36 -0700] x", at(971_211_336, 0, " x")),
+            ("::1 - bob [10/Oct/2000:13:55:36 -0700] \"GET", at(971_211_336, 0, " \"GET")),
+            ("10-Oct-2000 13:55:36.500 x", at(971_186_136, 500_000_000, " x")),
+            ("03-09 16:13:38.811  1702", at(1_773_072_818, 811_000_000, "  1702")),
+            ("[10.30 16:49:06] chrome", at(1_761_842_946, 0, " chrome")),
+            ("- 1131566461 2005.11.09 dn228", at(1_131_566_461, 0, " 2005.11.09 dn228")),
+            ("1131566461123 x", at(1_131_566_461, 123_000_000, " x")),
+            ("1131566461123456 x", at(1_131_566_461, 123_456_000, " x")),
+            ("1131566461123456789 x", at(1_131_566_461, 123_456_789, " x")),
+            ("2016-12-31T23:59:60Z leap", at(1_483_228_800, 0, " leap")),
+            ("1969-12-31T23:59:59Z x", at(-1, 0, " x")),
+        ] {
+            assert_eq!(head(line), expected, "{line}");
+        }
+        let glog = at_head(b"E0314 15:04:05.678901 1234 x", &Now::new(READ_AT)).unwrap();
+        assert_eq!((glog.nanos, glog.letter), (1_741_964_645_678_901_000, Some(b'E')));
+    }
+
+    #[test]
+    fn what_is_no_time_is_none() {
+        for line in [
+            "",
+            "[",
+            "[]",
+            "<",
+            "<34",
+            "time=",
+            "text",
+            "Mayor of x",
+            "Sun is up",
+            "12",
+            "12:30:00",
+            "2015",
+            "2015-10",
+            "2015-10-18",
+            "2015-13-18 18:01:47",
+            "2015-02-29 18:01:47",
+            "2015-10-18 24:01:47",
+            "2015-10-18 18:61:47",
+            "2015-10-18x18:01:47",
+            "9999-10-18 18:01:47",
+            "1131566461x",
+            "1131566461-5",
+            "12345 x",
+            "123456 x",
+            "081309 203615",
+            "99 Mon 2000 x",
+            "10.30 x",
+            "10.3.0.1 x",
+            "192.168.1.1 - -",
+            "[12345] x",
+            "at 2015-10-18 18:01:47",
+            "Feb 30 00:00:00",
+            "日本語",
+            "2015-10-18 ",
+            "Jun 14",
+            "Jun ",
+            "I0314",
+            "I9999 15:04:05",
+        ] {
+            assert_eq!(head(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_a_time_as_a_whole() {
+        let now = Now::new(READ_AT);
+        assert_eq!(whole(b"2015-10-18T18:01:47Z", &now), Some(1_445_191_307 * NANOS));
+        assert_eq!(whole(b" 1445191307 ", &now), Some(1_445_191_307 * NANOS));
+        assert_eq!(whole(b"2015-10-18T18:01:47Z!", &now), None);
+    }
+
+    #[test]
+    fn the_size_of_a_number_tells_its_unit() {
+        for (number, nanos) in [
+            ("0", Some(0)),
+            ("1445191307", Some(1_445_191_307_000_000_000)),
+            ("1445191307.123456789", Some(1_445_191_307_123_456_789)),
+            ("1445191307.1234567899", Some(1_445_191_307_123_456_789)),
+            ("1445191307978", Some(1_445_191_307_978_000_000)),
+            ("1445191307978.5", Some(1_445_191_307_978_500_000)),
+            ("1445191307978123", Some(1_445_191_307_978_123_000)),
+            ("1445191307978123456", Some(1_445_191_307_978_123_456)),
+            ("-1.5", Some(-1_500_000_000)),
+            ("1.445191307e9", Some(1_445_191_307_000_000_000)),
+            ("1e300", None),
+            ("99999999999999999999", None),
+            ("x", None),
+        ] {
+            assert_eq!(since_epoch(number), nanos, "{number}");
+        }
+    }
+
+    #[test]
+    fn days_and_years_agree_over_eight_centuries() {
+        let mut days = days_since_epoch(1_600, 1, 1);
+        for year in 1_600..2_400 {
+            for month in 1..=12 {
+                for day in 1..=days_of(year, month) {
+                    assert_eq!((days_since_epoch(year, month, day), year_of(days)), (days, year));
+                    days += 1;
+                }
+            }
+        }
+    }
+}
