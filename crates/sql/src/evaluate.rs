@@ -13,7 +13,6 @@ use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::filter::{FilterBuilder, FilterPredicate};
 use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_expr::ColumnarValue;
-use datafusion_physical_expr::PhysicalExpr;
 
 use crate::plan::{Make, Plan};
 use crate::refusal::{reason, tidy};
@@ -37,27 +36,15 @@ impl Plan {
             .unwrap_or_else(|panic| Err(format!("it can't be worked out: {}", said(&*panic))))
     }
 
-    /// Works every expression out on no rows: what fails there, fails always.
-    pub(crate) fn probe(&self) -> Result<(), String> {
-        let scanned = RecordBatch::new_empty(Arc::clone(&self.scan.schema));
-        for condition in &self.conditions {
-            attempt(&condition.expr, &scanned).map_err(|error| at("where", &error))?;
-        }
-        let kept = RecordBatch::new_empty(Arc::clone(&self.kept_schema));
-        for make in &self.makes {
-            if let Make::Value { name, expr, .. } = make {
-                attempt(expr, &kept).map_err(|error| at(name, &error))?;
-            }
-        }
-        Ok(())
-    }
-
     fn run(&self, rows: &RecordBatch, read_at: i64) -> Result<Made, String> {
         let scanned = self.scan(rows, read_at).map_err(|error| tidy(&error.to_string()))?;
         let (scanned, kept) = self.filter(scanned).map_err(|error| at("where", &error))?;
         let kept = match kept {
             Kept::None => {
-                return Ok(Made { rows: RecordBatch::new_empty(Arc::clone(&self.schema)), bytes: 0 });
+                return Ok(Made {
+                    rows: RecordBatch::new_empty(Arc::clone(&self.schema)),
+                    bytes: 0,
+                });
             }
             Kept::All => self.keep(&scanned, None),
             Kept::Some(mask) => self.keep(&scanned, Some(&mask)),
@@ -197,14 +184,6 @@ fn used_bytes(array: &ArrayRef) -> usize {
     match array.as_string_view_opt() {
         Some(views) => views.lengths().map(|length| length as usize + 16).sum(),
         None => array.to_data().get_slice_memory_size().unwrap_or(0),
-    }
-}
-
-/// On no rows; a panic there says nothing about rows.
-fn attempt(expr: &Arc<dyn PhysicalExpr>, none: &RecordBatch) -> Result<(), DataFusionError> {
-    match catch_unwind(AssertUnwindSafe(|| expr.evaluate(none))) {
-        Ok(value) => value.map(drop),
-        Err(_) => Ok(()),
     }
 }
 

@@ -33,8 +33,12 @@ const AGGREGATE: &str = "it needs many rows, and rows are worked on one by one, 
 const NOWHERE: &str = "there is nothing it could tell here";
 
 /// Names that people will try, why they are refused, and what to do instead.
-const REFUSED: [(&str, &str, &str); 5] = [
-    ("random rand uuid gen_random_uuid newid", CHANGES, "take a column's hash, such as md5(message)"),
+const REFUSED: [(&str, &str, &str); 6] = [
+    (
+        "random rand uuid gen_random_uuid newid",
+        CHANGES,
+        "take a column's hash, such as md5(message)",
+    ),
     ("range generate_series array_repeat array_resize", UNBOUNDED, "leave it out"),
     (
         "count sum avg mean min max median stddev stddev_pop stddev_samp var variance var_pop \
@@ -46,6 +50,7 @@ const REFUSED: [(&str, &str, &str); 5] = [
          `least` are possible",
     ),
     ("unnest explode", "it makes rows, and a query gives at most one for each", "leave it out"),
+    ("map_entries", "it does not know this kind of map", "use map_keys and map_values"),
     (
         "version input_file_name file_row_index current_user current_database",
         NOWHERE,
@@ -99,6 +104,33 @@ pub(crate) fn find(name: &str) -> Result<(), Refusal> {
     let refusal = Refusal::everywhere(format!("there is no function `{name}`"));
     Err(match alike(name, names()) {
         Some(other) => refusal.help(format!("did you mean `{other}`?")),
-        None => refusal.help("DataFusion's scalar functions can be used, `severity` and `metadata_set`"),
+        None => {
+            refusal.help("DataFusion's scalar functions can be used, `severity` and `metadata_set`")
+        }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion_expr::Volatility;
+
+    use super::*;
+
+    #[test]
+    fn no_function_gives_something_else_after_a_restart() {
+        let clock = |name: &str| CLOCK.contains(&name);
+        for (name, function) in FUNCTIONS.iter().filter(|(name, _)| !clock(name)) {
+            assert_eq!(function.signature().volatility, Volatility::Immutable, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_not_there() {
+        let names = REFUSED.iter().flat_map(|(names, _, _)| names.split_whitespace());
+        for name in names {
+            assert!(get(name).is_none(), "{name}");
+            assert!(find(name).is_err_and(|refusal| refusal.help.is_some()), "{name}");
+        }
+        assert!(FUNCTIONS.len() > 200, "{} functions", FUNCTIONS.len());
+    }
 }

@@ -27,7 +27,7 @@
 //! let at = Moment { read_at: 0, elapsed: Default::default() };
 //! let output = stage.apply(rows, at).unwrap();
 //! assert_eq!(output.rows.column(0).as_ref(), &Int64Array::from(vec![5]));
-//! assert_eq!(output.rejects.unwrap().reasons, ["b: divide by zero"]);
+//! assert_eq!(output.rejects.unwrap().reasons, ["b: divide by zero error"]);
 //! # Ok::<(), tidegate_model::Mistake>(())
 //! ```
 

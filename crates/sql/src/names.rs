@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    self, Expr, Function, FunctionArgumentClause, FunctionArguments, Ident, Spanned, Value, Visit,
-    Visitor,
+    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments,
+    Ident, Spanned, Value, Visit, Visitor,
 };
 
 use crate::functions;
@@ -49,8 +49,10 @@ impl Names<'_> {
     fn no_column(&self, ident: &Ident, name: &str) -> Refusal {
         let refusal = Refusal::at(ident.span, format!("there is no column `{name}`"));
         if self.given.iter().any(|given| given == name) {
-            return refusal.help("WHERE sees the input's columns, not what this SELECT makes: \
-                                 write the expression again, or filter in a second transform");
+            return refusal.help(
+                "WHERE sees the input's columns, not what this SELECT makes: \
+                                 write the expression again, or filter in a second transform",
+            );
         }
         if ident.quote_style == Some('"') && !alike(name, self.columns.iter().copied()).is_some() {
             return refusal.help(format!(
@@ -158,6 +160,13 @@ impl Walk<'_> {
     }
 }
 
+fn is_star(arg: &FunctionArg) -> bool {
+    let (FunctionArg::Unnamed(arg)
+    | FunctionArg::Named { arg, .. }
+    | FunctionArg::ExprNamed { arg, .. }) = arg;
+    !matches!(arg, FunctionArgExpr::Expr(_))
+}
+
 fn call(function: &Function) -> Result<(), Refusal> {
     let at = function.span();
     let [ast::ObjectNamePart::Identifier(ident)] = &*function.name.0 else {
@@ -167,11 +176,21 @@ fn call(function: &Function) -> Result<(), Refusal> {
     };
     let name = normal(ident);
     if function.over.is_some() {
-        return Err(Refusal::at(at, "a window (`OVER`) is not possible: rows are worked on one \
-                                    by one, as they come")
-            .help("leave it out, and work it out where the rows arrive"));
+        return Err(Refusal::at(
+            at,
+            "a window (`OVER`) is not possible: rows are worked on one \
+                                    by one, as they come",
+        )
+        .help("leave it out, and work it out where the rows arrive"));
     }
     functions::find(&name).map_err(|refusal| refusal.placed(ident.span))?;
+    let starred = match &function.args {
+        FunctionArguments::List(list) => list.args.iter().any(is_star),
+        _ => false,
+    };
+    if starred {
+        return Err(Refusal::at(at, "`*` is not a value").help("name the columns that are meant"));
+    }
     let extra = match &function.args {
         FunctionArguments::None => false,
         FunctionArguments::Subquery(_) => true,

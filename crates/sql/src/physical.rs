@@ -66,7 +66,10 @@ const NEVER_FAIL: [&str; 43] = [
 
 /// Makes arithmetic fail on overflow, and AND and OR keep their right side from rows that the left
 /// has decided.
-pub(crate) fn strict(expr: Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
+pub(crate) fn strict(
+    expr: Arc<dyn PhysicalExpr>,
+    schema: &Schema,
+) -> Result<Arc<dyn PhysicalExpr>> {
     Ok(expr.transform_up(|node| strict_node(node, schema))?.data)
 }
 
@@ -207,9 +210,7 @@ struct Guarded {
 // Derived, it would move out of the `Arc`s, and so would DataFusion's: they write it out too.
 impl PartialEq for Guarded {
     fn eq(&self, other: &Self) -> bool {
-        self.left.eq(&other.left)
-            && self.right.eq(&other.right)
-            && self.decided == other.decided
+        self.left.eq(&other.left) && self.right.eq(&other.right) && self.decided == other.decided
     }
 }
 
@@ -292,4 +293,40 @@ pub(crate) fn moved(
         })
     })?;
     Ok(moved.data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::functions;
+
+    #[test]
+    fn what_never_fails_exists() {
+        let own = ["map_get", "regexp_found"];
+        for name in NEVER_FAIL.iter().filter(|name| !own.contains(name)) {
+            let function = functions::get(name).unwrap_or_else(|| panic!("no function `{name}`"));
+            assert_eq!(function.name(), *name, "an alias is never asked about");
+        }
+    }
+
+    #[test]
+    fn casts_that_lose_nothing_never_fail() {
+        use DataType::{Float64, Int8, Int16, Int64, UInt8, UInt64, Utf8, Utf8View};
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(Utf8));
+        for (from, to, fails) in [
+            (UInt8, Int64, false),
+            (UInt8, Int8, true),
+            (Int8, UInt64, true),
+            (UInt64, Int64, true),
+            (Int64, Float64, false),
+            (Float64, Int64, true),
+            (Utf8, Utf8View, false),
+            (Utf8, Int16, true),
+            (Int16, Utf8, false),
+            (dictionary.clone(), Utf8, false),
+            (dictionary, Int16, true),
+        ] {
+            assert_eq!(cast_can_fail(&from, &to), fails, "{from} to {to}");
+        }
+    }
 }

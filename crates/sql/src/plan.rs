@@ -118,7 +118,8 @@ pub(crate) fn plan(query: &Query, input: &Schema) -> Result<Plan, Refusal> {
     let planner = input.project(&shown(input)).map_err(DataFusionError::from);
     let planner = planner.and_then(|visible| Planner::new(&query.table, &visible));
     let planner = planner.map_err(|error| refused(Span::empty(), &error))?;
-    let mut draft = Draft { planner, conditions: Vec::new(), fields: Vec::new(), makes: Vec::new() };
+    let mut draft =
+        Draft { planner, conditions: Vec::new(), fields: Vec::new(), makes: Vec::new() };
     for condition in &query.conditions {
         draft.condition(condition)?;
     }
@@ -167,8 +168,9 @@ fn items(query: &Query, names: &Names<'_>, whole: bool) -> Result<Vec<Item>, Ref
             SelectItem::Wildcard(options) => items.extend(star(options, names, whole)?),
             SelectItem::QualifiedWildcard(kind, options) => {
                 let SelectItemQualifiedWildcardKind::ObjectName(table) = kind else {
-                    return Err(Refusal::at(item.span(), "`.*` wants a table before it")
-                        .help("write `*`"));
+                    return Err(
+                        Refusal::at(item.span(), "`.*` wants a table before it").help("write `*`")
+                    );
                 };
                 if table.to_string().to_lowercase() != names.table {
                     let said = format!("there is no table `{table}`");
@@ -179,7 +181,8 @@ fn items(query: &Query, names: &Names<'_>, whole: bool) -> Result<Vec<Item>, Ref
             }
         }
     }
-    let items: Vec<Item> = items.into_iter().map(|item| column(item, names)).collect::<Result<_, _>>()?;
+    let items: Vec<Item> =
+        items.into_iter().map(|item| column(item, names)).collect::<Result<_, _>>()?;
     distinct(&items)?;
     Ok(items)
 }
@@ -208,7 +211,8 @@ fn distinct(items: &[Item]) -> Result<(), Refusal> {
     for item in items {
         let name = &item.name;
         if name == OFFSET {
-            let said = format!("the name `{OFFSET}` is taken: it says where in its source a row is");
+            let said =
+                format!("the name `{OFFSET}` is taken: it says where in its source a row is");
             return Err(Refusal::at(item.at, said).help("give another name, with `AS`"));
         }
         if !seen.insert(name) {
@@ -409,4 +413,73 @@ fn constants(conditions: &[Planned], makes: &[Make]) -> DataResult<usize> {
         })?;
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_model::log_schema;
+
+    use super::*;
+
+    fn planned(query: &str) -> Plan {
+        let query = Query::parse(query).unwrap();
+        let input = log_schema();
+        let columns = columns(&query, &input).unwrap();
+        plan(&query, &input.project(&columns).unwrap()).unwrap()
+    }
+
+    fn conditions(condition: &str) -> Vec<String> {
+        let plan = planned(&format!("SELECT level FROM input WHERE {condition}"));
+        plan.conditions.iter().map(|condition| condition.expr.to_string()).collect()
+    }
+
+    #[test]
+    fn plain_conditions_are_asked_of_columns_as_they_are() {
+        for (condition, planned) in [
+            // A cast of the message would copy it.
+            ("message LIKE '%ERROR%'", "message@1 LIKE %ERROR%"),
+            ("message ILIKE '%error%'", "message@1 ILIKE %error%"),
+            ("message = 'x'", "message@1 = x"),
+            ("message IN ('a', 'b', 'c', 'd')", "message@1 IN (SET) ([a, b, c, d])"),
+            ("message ~ 'ERROR'", "message@1 LIKE %ERROR%"),
+            ("regexp_like(message, 'ERROR', 'i')", "message@1 ILIKE %ERROR%"),
+            ("message ~ 'ER+OR'", "regexp_found(message@1)"),
+            ("message !~* 'x.y'", "NOT regexp_found(message@1)"),
+            ("source = 'app.log'", "source@1 = app.log"),
+            ("source LIKE '%app%'", "source@1 LIKE %app%"),
+            ("severity >= 17", "severity@0 >= 17"),
+            ("severity >= severity('error')", "severity@0 >= 17"),
+            ("timestamp > '2024-01-01'", "timestamp@0 > 1704067200000000000"),
+        ] {
+            assert_eq!(conditions(condition), [planned], "{condition}");
+        }
+        let parts = conditions("level = 'x' AND (message = 'y' AND severity BETWEEN 1 + 0 AND 4)");
+        assert_eq!(parts, ["level@1 = x", "message@2 = y", "severity@0 >= 1", "severity@0 <= 4"]);
+    }
+
+    #[test]
+    fn what_can_fail_is_not_rearranged() {
+        for condition in [
+            // DataFusion would compare the text, and `08` is not `8`.
+            "CAST(level AS INT) = 8",
+            // It would take the division out, and away from what guards it.
+            "(severity <> 0 AND 10 / severity > 1) OR (level = 'x' AND 10 / severity > 1)",
+        ] {
+            let plan = planned(&format!("SELECT level FROM input WHERE {condition}"));
+            assert!(plan.conditions.iter().all(|condition| condition.can_fail), "{condition}");
+            let shown = conditions(condition).concat();
+            assert!(shown.contains("CAST(level") || shown.contains(" OR (level"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn only_what_select_reads_is_kept() {
+        let plan = planned("SELECT message, upper(level) AS l FROM input WHERE severity > 3");
+        let names = |schema: &Schema| {
+            schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&plan.scan.schema), ["severity", "level", "message"]);
+        assert_eq!(names(&plan.kept_schema), ["level", "message"]);
+        assert_eq!(names(&plan.schema), ["message", "l"]);
+    }
 }

@@ -1,12 +1,13 @@
 //! From a parsed expression to one that can be worked out: names to columns, types made to fit,
 //! constants worked out once, and simplified where nothing can fail.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{
     Column, DFSchema, DFSchemaRef, DataFusionError, Result, ScalarValue, TableReference, exec_err,
     plan_err,
@@ -29,6 +30,7 @@ use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast;
+use datafusion_sql::sqlparser::tokenizer::Span;
 
 use crate::functions::{self, CLOCK, MapAccess};
 use crate::physical::{can_fail, strict};
@@ -39,6 +41,9 @@ pub(crate) const READ_AT: &str = "\0read_at";
 
 /// A constant of more bytes is refused: it may be copied once for every row.
 const CONSTANT_BYTES_MAX: usize = 64 << 10;
+
+/// What a function is given has at most this many terms, once functions in it are replaced.
+const NODES_MAX: usize = 4096;
 
 /// The type of `now()`, which is that of `timestamp` in logs.
 pub(crate) fn read_at_type() -> DataType {
@@ -65,7 +70,8 @@ impl Planner {
     pub(crate) fn new(table: &str, columns: &Schema) -> Result<Self> {
         let qualifier = TableReference::bare(table);
         let read_at = Field::new(READ_AT, read_at_type(), false);
-        let fields = columns.fields().iter().map(|field| (Some(qualifier.clone()), Arc::clone(field)));
+        let fields =
+            columns.fields().iter().map(|field| (Some(qualifier.clone()), Arc::clone(field)));
         let fields = fields.chain([(None, Arc::new(read_at))]).collect();
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
         let options = Arc::clone(&SETTINGS.options);
@@ -126,6 +132,8 @@ impl Planner {
                 break;
             }
         }
+        // For what it says about patterns: simplifying says it worse.
+        expr.clone().transform_up(functions::compile)?;
         // Algebra may drop and reorder what can fail, or put something in its place that can't:
         // `CAST(a AS INT) = 5` becomes `a = '5'`. A row's fate must not depend on that.
         if can_fail(&self.physical(&expr)?, self.columns())? {
@@ -138,6 +146,17 @@ impl Planner {
         let Expr::ScalarFunction(ScalarFunction { func, args }) = node else {
             return Ok(Transformed::no(node));
         };
+        // `coalesce` becomes a CASE that has its arguments twice: nested, twice as much each time.
+        let mut nodes = 0;
+        for arg in &args {
+            arg.apply(|_| {
+                nodes += 1;
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        if nodes > NODES_MAX {
+            return plan_err!("{} is given too much: more than {NODES_MAX} terms", func.name());
+        }
         Ok(match func.simplify(args, &self.context)? {
             ExprSimplifyResult::Simplified(expr) => Transformed::yes(expr),
             ExprSimplifyResult::Original(args) => {
@@ -161,7 +180,7 @@ impl Planner {
         let mut constant = foldable;
         node.apply_children(|child| {
             constant &= matches!(child, Expr::Literal(..));
-            Ok(datafusion_common::tree_node::TreeNodeRecursion::Continue)
+            Ok(TreeNodeRecursion::Continue)
         })?;
         if !constant {
             return Ok(Transformed::no(node));
@@ -178,7 +197,9 @@ impl Planner {
         };
         let bytes = value.try_as_str().flatten().map_or(0, str::len);
         if bytes > CONSTANT_BYTES_MAX {
-            return exec_err!("a constant of {bytes} bytes is too long, at most {CONSTANT_BYTES_MAX} fit");
+            return exec_err!(
+                "a constant of {bytes} bytes is too long, at most {CONSTANT_BYTES_MAX} fit"
+            );
         }
         Ok(Transformed::yes(Expr::Literal(value, None)))
     }
@@ -187,7 +208,29 @@ impl Planner {
         let expr = expr.transform_up(functions::compile)?.data;
         let expr = self.physical(&expr)?;
         let can_fail = can_fail(&expr, self.columns())?;
+        self.probe(&expr)?;
         Ok(Planned { expr, can_fail })
+    }
+
+    /// Works an expression out on no rows: what fails there fails always, such as a unit of time that
+    /// does not exist. A panic says so only where it comes on a row of nulls, too.
+    fn probe(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<()> {
+        let fields = self.columns().fields().iter();
+        let fields: Vec<Field> =
+            fields.map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let attempt = |rows| {
+            let nulls = schema.fields().iter().map(|field| new_null_array(field.data_type(), rows));
+            let options = RecordBatchOptions::new().with_row_count(Some(rows));
+            let batch =
+                RecordBatch::try_new_with_options(Arc::clone(&schema), nulls.collect(), &options)?;
+            catch_unwind(AssertUnwindSafe(|| expr.evaluate(&batch).map(drop)))
+                .map_or_else(|_| Ok(false), |value| value.map(|()| true))
+        };
+        match attempt(0)? || attempt(1).unwrap_or(true) {
+            true => Ok(()),
+            false => exec_err!("it can't be worked out"),
+        }
     }
 
     fn physical(&self, expr: &Expr) -> Result<Arc<dyn PhysicalExpr>> {
@@ -297,6 +340,22 @@ impl ContextProvider for Provider {
 }
 
 /// DataFusion's error as a refusal of the expression at this place.
-pub(crate) fn refused(at: datafusion_sql::sqlparser::tokenizer::Span, error: &DataFusionError) -> Refusal {
-    Refusal::at(at, reason(error))
+pub(crate) fn refused(at: Span, error: &DataFusionError) -> Refusal {
+    const REMEDIES: [(&str, &str); 8] = [
+        ("cannot coerce", "make one side fit the other, with `CAST(… AS …)`"),
+        ("cannot infer common", "make one side fit the other, with `CAST(… AS …)`"),
+        ("WHERE wants", "compare it with something"),
+        ("cannot cast", "write a value of that type"),
+        ("error parsing timestamp", "write it as '2024-05-06 07:08:09'"),
+        ("no regular expression", "put a backslash before what stands for itself"),
+        ("is too long", "work it out from columns, or leave it out"),
+        ("takes no arguments", "leave them out"),
+    ];
+    let message = reason(error);
+    let remedy = REMEDIES.iter().find(|(said, _)| message.contains(said));
+    let refusal = Refusal::at(at, message);
+    match remedy {
+        Some((_, remedy)) => refusal.help(*remedy),
+        None => refusal,
+    }
 }

@@ -84,7 +84,8 @@ fn split(condition: Expr, conditions: &mut Vec<Expr>) {
                 open.push(*right);
                 open.push(*left);
             }
-            Expr::Nested(inner) if matches!(&*inner, Expr::BinaryOp { op, .. } if *op == BinaryOperator::And) => {
+            Expr::Nested(inner) if matches!(&*inner, Expr::BinaryOp { op, .. } if *op == BinaryOperator::And) =>
+            {
                 open.push(*inner);
             }
             other => conditions.push(other),
@@ -97,11 +98,12 @@ struct Words<'t>(&'t [TokenWithSpan]);
 
 type Clause = (bool, Keyword, &'static str, &'static str);
 
-const ROW_BY_ROW: &str = "rows are worked on one by one, as they come";
+const ROW_BY_ROW: &str = ": rows are worked on one by one, as they come";
+const ONE_TABLE: &str = ": rows come from `input` alone";
 const NO_ORDER: &str = "leave it out: rows keep the order in which they came";
 const NO_AGGREGATES: &str = "leave it out, and aggregate where the rows arrive";
 const NO_END: &str = "leave it out; to slow a stream down, put a `rate_limit` after it";
-const PLAIN: &str = "leave it out: a query is `SELECT … FROM input WHERE …`";
+const PLAIN: &str = "a query is `SELECT … FROM input WHERE …`";
 
 impl Words<'_> {
     fn first(&self) -> TokenWithSpan {
@@ -156,7 +158,7 @@ impl Words<'_> {
             (None, Some(at)) => Span::new(at, at),
             (None, None) => self.0.last().map_or(Span::empty(), |word| word.span),
         };
-        Refusal::at(span, tidy(message))
+        Refusal::at(span, tidy(&message.replace("EOF", "the end"))).help(PLAIN)
     }
 
     /// The last place outside of brackets where a keyword stands.
@@ -183,30 +185,42 @@ impl Words<'_> {
         })
     }
 
-    fn refuse(&self, clauses: &[Clause]) -> Result<(), Refusal> {
+    fn refuse(&self, why: &str, clauses: &[Clause]) -> Result<(), Refusal> {
         let Some((_, keyword, name, help)) = clauses.iter().find(|clause| clause.0) else {
             return Ok(());
         };
-        let said = format!("`{name}` is not possible: {ROW_BY_ROW}");
+        let said = format!("`{name}` is not possible{why}");
         Err(Refusal::at(self.keyword(*keyword), said).help(*help))
     }
 
     fn refuse_around(&self, query: &ast::Query) -> Result<(), Refusal> {
         const NO_WITH: &str = "make the inner query a transform, and name that in `inputs`";
-        self.refuse(&[
-            (query.with.is_some(), Keyword::WITH, "WITH", NO_WITH),
-            (query.order_by.is_some(), Keyword::ORDER, "ORDER BY", NO_ORDER),
-            (query.limit_clause.is_some(), Keyword::LIMIT, "LIMIT", NO_END),
-            (query.fetch.is_some(), Keyword::FETCH, "FETCH", NO_END),
-            (!query.locks.is_empty(), Keyword::FOR, "FOR UPDATE", PLAIN),
-            (query.for_clause.is_some(), Keyword::FOR, "FOR", PLAIN),
-            (query.settings.is_some(), Keyword::SETTINGS, "SETTINGS", PLAIN),
-            (query.format_clause.is_some(), Keyword::FORMAT, "FORMAT", PLAIN),
-            (!query.pipe_operators.is_empty(), Keyword::NoKeyword, "|>", PLAIN),
-        ])
+        let limited = query.limit_clause.is_some();
+        let offset = self.keyword(Keyword::LIMIT) == Span::empty();
+        self.refuse(ONE_TABLE, &[(query.with.is_some(), Keyword::WITH, "WITH", NO_WITH)])?;
+        self.refuse(
+            ROW_BY_ROW,
+            &[
+                (query.order_by.is_some(), Keyword::ORDER, "ORDER BY", NO_ORDER),
+                (limited && offset, Keyword::OFFSET, "OFFSET", NO_END),
+                (limited, Keyword::LIMIT, "LIMIT", NO_END),
+                (query.fetch.is_some(), Keyword::FETCH, "FETCH", NO_END),
+            ],
+        )?;
+        self.refuse(
+            "",
+            &[
+                (!query.locks.is_empty(), Keyword::FOR, "FOR UPDATE", PLAIN),
+                (query.for_clause.is_some(), Keyword::FOR, "FOR", PLAIN),
+                (query.settings.is_some(), Keyword::SETTINGS, "SETTINGS", PLAIN),
+                (query.format_clause.is_some(), Keyword::FORMAT, "FORMAT", PLAIN),
+                (!query.pipe_operators.is_empty(), Keyword::NoKeyword, "|>", PLAIN),
+            ],
+        )
     }
 
     fn refuse_within(&self, select: &ast::Select) -> Result<(), Refusal> {
+        const NO_JOIN: &str = "leave it out, and join where the rows arrive";
         const NO_DISTINCT: &str = "leave it out, and remove doubles where the rows arrive";
         let grouped = match &select.group_by {
             ast::GroupByExpr::All(_) => true,
@@ -214,26 +228,34 @@ impl Words<'_> {
         };
         let joined = select.from.iter().any(|from| !from.joins.is_empty());
         let from_first = select.flavor != SelectFlavor::Standard;
-        self.refuse(&[
-            (from_first, Keyword::FROM, "FROM before SELECT", PLAIN),
-            (joined, Keyword::JOIN, "JOIN", "leave it out: rows come from `input` alone"),
-            (select.distinct.is_some(), Keyword::DISTINCT, "DISTINCT", NO_DISTINCT),
-            (grouped, Keyword::GROUP, "GROUP BY", NO_AGGREGATES),
-            (select.having.is_some(), Keyword::HAVING, "HAVING", NO_AGGREGATES),
-            (!select.named_window.is_empty(), Keyword::WINDOW, "WINDOW", NO_AGGREGATES),
-            (select.qualify.is_some(), Keyword::QUALIFY, "QUALIFY", NO_AGGREGATES),
-            (select.top.is_some(), Keyword::TOP, "TOP", NO_END),
-            (!select.sort_by.is_empty(), Keyword::SORT, "SORT BY", NO_ORDER),
-            (!select.cluster_by.is_empty(), Keyword::CLUSTER, "CLUSTER BY", NO_ORDER),
-            (!select.distribute_by.is_empty(), Keyword::DISTRIBUTE, "DISTRIBUTE BY", NO_ORDER),
-            (!select.connect_by.is_empty(), Keyword::CONNECT, "CONNECT BY", PLAIN),
-            (!select.lateral_views.is_empty(), Keyword::LATERAL, "LATERAL VIEW", PLAIN),
-            (select.prewhere.is_some(), Keyword::PREWHERE, "PREWHERE", "write it after WHERE"),
-            (select.into.is_some(), Keyword::INTO, "INTO", "name the transform in a sink's `inputs`"),
-            (select.exclude.is_some(), Keyword::EXCLUDE, "EXCLUDE", "write it right after `*`"),
-            (select.value_table_mode.is_some(), Keyword::AS, "SELECT AS", PLAIN),
-            (select.select_modifiers.is_some(), Keyword::SELECT, "a modifier of SELECT", PLAIN),
-        ])
+        self.refuse(ONE_TABLE, &[(joined, Keyword::JOIN, "JOIN", NO_JOIN)])?;
+        self.refuse(
+            ROW_BY_ROW,
+            &[
+                (select.distinct.is_some(), Keyword::DISTINCT, "DISTINCT", NO_DISTINCT),
+                (grouped, Keyword::GROUP, "GROUP BY", NO_AGGREGATES),
+                (select.having.is_some(), Keyword::HAVING, "HAVING", NO_AGGREGATES),
+                (!select.named_window.is_empty(), Keyword::WINDOW, "WINDOW", NO_AGGREGATES),
+                (select.qualify.is_some(), Keyword::QUALIFY, "QUALIFY", NO_AGGREGATES),
+                (select.top.is_some(), Keyword::TOP, "TOP", NO_END),
+                (!select.sort_by.is_empty(), Keyword::SORT, "SORT BY", NO_ORDER),
+                (!select.cluster_by.is_empty(), Keyword::CLUSTER, "CLUSTER BY", NO_ORDER),
+                (!select.distribute_by.is_empty(), Keyword::DISTRIBUTE, "DISTRIBUTE BY", NO_ORDER),
+            ],
+        )?;
+        self.refuse(
+            "",
+            &[
+                (from_first, Keyword::FROM, "FROM before SELECT", PLAIN),
+                (select.into.is_some(), Keyword::INTO, "INTO", "name it in a sink's `inputs`"),
+                (select.exclude.is_some(), Keyword::EXCLUDE, "EXCLUDE", "write it right after `*`"),
+                (select.prewhere.is_some(), Keyword::PREWHERE, "PREWHERE", "write it after WHERE"),
+                (!select.connect_by.is_empty(), Keyword::CONNECT, "CONNECT BY", PLAIN),
+                (!select.lateral_views.is_empty(), Keyword::LATERAL, "LATERAL VIEW", PLAIN),
+                (select.value_table_mode.is_some(), Keyword::AS, "SELECT AS", PLAIN),
+                (select.select_modifiers.is_some(), Keyword::SELECT, "such a SELECT", PLAIN),
+            ],
+        )
     }
 
     /// The name that columns are qualified with.

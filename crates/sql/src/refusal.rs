@@ -166,6 +166,9 @@ pub(crate) fn tidy(message: &str) -> String {
     while let Some(shorter) = KINDS.iter().find_map(|kind| rest.strip_prefix(kind)) {
         rest = shorter;
     }
+    if let Some((_, inner)) = rest.split_once("user-defined coercion failed with: ") {
+        return tidy(inner);
+    }
     let line = rest.split('\n').next().unwrap_or_default();
     let line = line.split(" You might need to add").next().unwrap_or_default();
     let line = line.split(". This issue was likely caused").next().unwrap_or_default();
@@ -223,7 +226,7 @@ mod tests {
         let query = "query = \"SELECT f(a, ')', g(b)), c\"";
         let value = "SELECT f(a, ')', g(b)), c";
         assert_eq!(placed(query, value, span(1, 8, 21)), "f(a, ')', g(b))");
-        assert_eq!(placed(query, value, span(1, 24, 25)), "c");
+        assert_eq!(placed(query, value, span(1, 25, 26)), "c");
     }
 
     #[test]

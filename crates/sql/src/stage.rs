@@ -168,3 +168,88 @@ impl<'w> Work<'w> {
         Ok((rows, Some(Rejects { rows: rejected, reasons: self.reasons })))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::Int64Type;
+    use arrow_array::{ArrayRef, Int64Array};
+    use arrow_schema::{DataType, Schema};
+    use datafusion_common::Result as DataResult;
+    use datafusion_expr::ColumnarValue;
+    use datafusion_physical_expr::PhysicalExpr;
+
+    use super::*;
+    use crate::plan;
+    use crate::query::Query;
+
+    /// A kernel that can't bear a 3.
+    #[derive(Debug, PartialEq, Eq, Hash)]
+    struct Fussy;
+
+    impl fmt::Display for Fussy {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("fussy")
+        }
+    }
+
+    impl PhysicalExpr for Fussy {
+        fn data_type(&self, _: &Schema) -> DataResult<DataType> {
+            Ok(DataType::Int64)
+        }
+
+        fn evaluate(&self, batch: &RecordBatch) -> DataResult<ColumnarValue> {
+            let numbers = batch.column(0).as_primitive::<Int64Type>();
+            assert!(!numbers.values().contains(&3), "a 3 was found");
+            Ok(ColumnarValue::Array(Arc::clone(batch.column(0))))
+        }
+
+        fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+            Vec::new()
+        }
+
+        fn with_new_children(
+            self: Arc<Self>,
+            _: Vec<Arc<dyn PhysicalExpr>>,
+        ) -> DataResult<Arc<dyn PhysicalExpr>> {
+            Ok(self)
+        }
+
+        fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            fmt::Display::fmt(self, f)
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_kernel_rejects_the_row() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..6));
+        let rows = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        let query = Query::parse("SELECT n + 0 AS n FROM input").unwrap();
+        let mut plan = plan::plan(&query, &rows.schema()).unwrap();
+        let Make::Value { expr, .. } = &mut plan.makes[0] else { panic!("a value is made") };
+        *expr = Arc::new(Fussy);
+        let at = Moment { read_at: 0, elapsed: Duration::ZERO };
+        let output = SqlStage::new(plan).apply(rows, at).unwrap();
+        let made = output.rows.column(0).as_primitive::<Int64Type>();
+        assert_eq!(made.values().to_vec(), [0, 1, 2, 4, 5]);
+        assert_eq!(output.rejects.unwrap().reasons, ["it can't be worked out: a 3 was found"]);
+    }
+
+    #[test]
+    fn the_pace_follows_what_rows_make() {
+        let mut pace = Pace::default();
+        assert_eq!([1, 70, 90, 9_000].map(|rows| pace.take(rows)), [1, 70, FIRST_ROWS, FIRST_ROWS]);
+        pace.learn(64, 64, 64 * 10);
+        assert_eq!(pace.take(9_000), 64 * STEP, "no more than so much more at once");
+        pace.learn(1024, 1024, 1024 * 4096);
+        assert_eq!(pace.take(9_000), OUTPUT_BYTES / 4096);
+        pace.learn(256, 0, 0);
+        assert_eq!(pace.take(9_000), OUTPUT_BYTES / 4096, "removed rows teach nothing");
+        pace.learn(256, 256, 0);
+        assert!((256..=256 * 2).contains(&pace.take(9_000)), "down slowly: {pace:?}");
+        pace.learn(1, 1, 64 << 20);
+        assert_eq!(pace.take(9_000), 1, "never none");
+    }
+}

@@ -1,6 +1,7 @@
 //! The transform `sql`: its settings, and a query checked as soon as it can be.
 
 use std::num::NonZeroUsize;
+use std::thread;
 
 use arrow_schema::SchemaRef;
 use serde::Deserialize;
@@ -49,7 +50,8 @@ impl SqlTransform {
     pub fn from_settings(settings: &Settings<'_>) -> Result<Self, Mistake> {
         let Config { query, workers } = settings.parse()?;
         let text = QueryText::new(query);
-        let query = Query::parse(text.text()).map_err(|refusal| text.mistake(refusal))?;
+        let query = with_stack(|| Query::parse(text.text()));
+        let query = query.map_err(|refusal| text.mistake(refusal))?;
         let workers = workers.map(workers_of).transpose()?;
         Ok(Self { text, query, workers })
     }
@@ -63,16 +65,27 @@ fn workers_of(workers: Spanned<i64>) -> Result<NonZeroUsize, Mistake> {
     })
 }
 
+/// Parsing and planning recurse into an expression, in frames that are large where they are not
+/// optimised: they get a stack of their own, of which only what is used is ever there.
+fn with_stack<T: Send>(work: impl FnOnce() -> Result<T, Refusal> + Send) -> Result<T, Refusal> {
+    const STACK_BYTES: usize = 64 << 20;
+    let failed =
+        || Refusal::everywhere("it can't be planned").help("split it into simpler queries");
+    thread::scope(|scope| {
+        let planner = thread::Builder::new().name("sql planner".to_owned());
+        let planner = planner.stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        planner.map_err(|_| failed())?.join().unwrap_or_else(|_| Err(failed()))
+    })
+}
+
 impl Transform for SqlTransform {
     fn columns(&self, input: &SchemaRef) -> Result<Vec<usize>, Mistake> {
-        plan::columns(&self.query, input).map_err(|refusal| self.text.mistake(refusal))
+        with_stack(|| plan::columns(&self.query, input))
+            .map_err(|refusal| self.text.mistake(refusal))
     }
 
     fn plan(&self, input: &SchemaRef) -> Result<Box<dyn Stage>, Mistake> {
-        let plan = plan::plan(&self.query, input).and_then(|plan| match plan.probe() {
-            Ok(()) => Ok(plan),
-            Err(reason) => Err(Refusal::everywhere(reason)),
-        });
+        let plan = with_stack(|| plan::plan(&self.query, input));
         let plan = plan.map_err(|refusal| self.text.mistake(refusal))?;
         Ok(Box::new(SqlStage::new(plan)))
     }

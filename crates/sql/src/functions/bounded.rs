@@ -11,7 +11,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::{DataType, FieldRef};
-use datafusion_common::{Result, exec_err};
+use datafusion_common::{Result, ScalarValue, exec_err};
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -84,11 +84,17 @@ impl ScalarUDFImpl for Bounded {
         self.inner.simplify(args, context)
     }
 
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if self.growth == Growth::Upto
+            && let Some(count) = args.args.get_mut(1)
+        {
+            // DataFusion takes a negative length for a huge one.
+            *count = not_negative(count);
+        }
         let made = self.growth.bytes(&args.args, args.number_rows)?;
         if made > RESULT_BYTES_MAX {
             let name = self.name();
-            return exec_err!("{name} would make {made} bytes, at most {RESULT_BYTES_MAX} fit");
+            return exec_err!("{name} may make {made} bytes, at most {RESULT_BYTES_MAX} fit");
         }
         self.inner.invoke_with_args(args)
     }
@@ -167,6 +173,23 @@ fn counts(args: &[ColumnarValue], rows: usize) -> Result<Vec<u64>> {
         counts.iter().map(|count| count.map_or(0, |count| count.max(0).unsigned_abs())).collect()
     });
     Ok(counts.unwrap_or_else(|| vec![0; rows]))
+}
+
+/// Negative counts as 0; what is no number as it is.
+fn not_negative(count: &ColumnarValue) -> ColumnarValue {
+    match count {
+        ColumnarValue::Scalar(ScalarValue::Int64(count)) => {
+            ColumnarValue::Scalar(ScalarValue::Int64(count.map(|count| count.max(0))))
+        }
+        ColumnarValue::Array(array) => match array.as_primitive_opt::<Int64Type>() {
+            Some(counts) => {
+                let counts = counts.unary::<_, Int64Type>(|count| count.max(0));
+                ColumnarValue::Array(Arc::new(counts))
+            }
+            None => count.clone(),
+        },
+        _ => count.clone(),
+    }
 }
 
 /// How often the second argument is found in the first.

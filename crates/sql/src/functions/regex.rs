@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringViewBuilder};
-use arrow_array::{Array, ArrayRef, BooleanArray, StringViewArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, StringViewArray};
 use arrow_schema::{DataType, Field};
 use datafusion_common::cast::as_string_view_array;
 use datafusion_common::tree_node::Transformed;
@@ -56,6 +56,8 @@ fn compile_call(call: ScalarFunction) -> Result<Transformed<Expr>> {
     let (work, flags_at) = match call.func.name() {
         "regexp_like" => (Work::Like, 2),
         "regexp_match" => (Work::Match, 2),
+        // With a place to start from, DataFusion compiles the pattern once a batch.
+        "regexp_count" if call.args.len() == 2 => (Work::Count, 2),
         "regexp_replace" => (Work::Replace { all: false }, 3),
         _ => return Ok(Transformed::no(Expr::ScalarFunction(call))),
     };
@@ -130,6 +132,8 @@ enum Work {
     Like,
     /// Its groups where it is found first, or all of it where it has none.
     Match,
+    /// How often it is found.
+    Count,
     /// Another text in its place: the first, or all.
     Replace { all: bool },
 }
@@ -161,11 +165,12 @@ struct RegexFunction {
 
 impl ScalarUDFImpl for RegexFunction {
     fn name(&self) -> &str {
-        match (self.work, &self.pattern) {
+        match self.work {
             // Under a name of its own: with a compiled pattern it can't fail.
-            (Work::Like, _) => "regexp_found",
-            (Work::Match, _) => "regexp_match",
-            (Work::Replace { .. }, _) => "regexp_replace",
+            Work::Like => "regexp_found",
+            Work::Match => "regexp_match",
+            Work::Count => "regexp_count",
+            Work::Replace { .. } => "regexp_replace",
         }
     }
 
@@ -176,6 +181,7 @@ impl ScalarUDFImpl for RegexFunction {
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(match self.work {
             Work::Like => DataType::Boolean,
+            Work::Count => DataType::Int64,
             Work::Match => {
                 DataType::List(Arc::new(Field::new_list_field(DataType::Utf8View, true)))
             }
@@ -270,6 +276,7 @@ impl RegexFunction {
         match self.work {
             Work::Like => found(patterns, texts),
             Work::Match => groups(patterns, texts),
+            Work::Count => count(patterns, texts),
             Work::Replace { all } => replace(patterns, texts, args, |_| all),
         }
     }
@@ -281,6 +288,15 @@ fn found(patterns: &mut impl Patterns, texts: &StringViewArray) -> Result<ArrayR
         Ok(pattern.zip(text).map(|(pattern, text)| pattern.0.is_match(text)))
     });
     Ok(Arc::new(rows.collect::<Result<BooleanArray>>()?))
+}
+
+fn count(patterns: &mut impl Patterns, texts: &StringViewArray) -> Result<ArrayRef> {
+    let rows = texts.iter().enumerate().map(|(row, text)| {
+        let found = patterns.of(row)?.zip(text);
+        let count = found.map(|(pattern, text)| pattern.0.find_iter(text).count());
+        Ok(count.and_then(|count| i64::try_from(count).ok()))
+    });
+    Ok(Arc::new(rows.collect::<Result<Int64Array>>()?))
 }
 
 fn groups(patterns: &mut impl Patterns, texts: &StringViewArray) -> Result<ArrayRef> {
@@ -347,7 +363,8 @@ impl Replacement {
             // One backslash, or two where the query's text was escaped on its way.
             let number = after.trim_start_matches('\\');
             let slashes = after.len() - number.len();
-            let digits = number.len() - number.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let digits =
+                number.len() - number.trim_start_matches(|c: char| c.is_ascii_digit()).len();
             if digits > 0 && slashes <= 2 {
                 self.expanded.extend(["${", &number[..digits], "}"]);
                 rest = &number[digits..];

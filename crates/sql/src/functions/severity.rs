@@ -67,4 +67,3 @@ fn constant(word: &str) -> Result<u8> {
     let words = WORDS.join(", ");
     exec_err!("'{word}' is no severity; {meant}there are {words} and their usual variants")
 }
-
