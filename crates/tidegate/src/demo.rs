@@ -102,7 +102,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     );
     screen.show_status(Status::Lines);
     let ended = session::watch(running, signals, &screen, args.time, progress::live).await?;
-    let summary = ended.map_err(|failure| Failed::data(failure.error))?;
+    let summary = ended.outcome.map_err(|failure| Failed::data(failure.error))?;
     let last = last_line(&summary.snapshot).map_err(Failed::data)?;
     screen.print(last.as_bytes());
     Ok(())

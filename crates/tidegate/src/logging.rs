@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
 
@@ -42,7 +42,7 @@ impl Logs {
             (None, Some(level)) => (level, LEVEL_VARIABLE),
             (None, None) => (LEVEL_DEFAULT.to_owned(), "the default"),
         };
-        let targets: Targets = level.parse().map_err(|_| {
+        let targets = targets(&level).ok_or_else(|| {
             Failed::usage(format!(
                 "error: {from} can't be `{level}`: write off, error, warn, info, debug or trace, \
                  or by module, such as warn,tidegate_engine=debug"
@@ -57,6 +57,21 @@ impl Logs {
         let set = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
         set.map_err(|error| Failed::data(format!("logs can't be set up: {error}")))
     }
+}
+
+/// A level for all, or for modules: `warn,tidegate_engine=debug`. A word that is no level is refused,
+/// where `Targets` itself would take it for a module.
+fn targets(text: &str) -> Option<Targets> {
+    let mut targets = Targets::new();
+    for part in text.split(',').map(str::trim) {
+        // Nothing at all would stand for errors.
+        let level = |text: &str| text.parse::<LevelFilter>().ok().filter(|_| !text.is_empty());
+        targets = match part.split_once('=') {
+            Some((module, word)) => targets.with_target(module, level(word)?),
+            None => targets.with_default(level(part)?),
+        };
+    }
+    Some(targets)
 }
 
 struct LogLines(Arc<Screen>);
@@ -80,5 +95,24 @@ impl Write for LogLine<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn levels_are_for_all_or_for_modules() {
+        let levels = targets(LEVEL_DEFAULT).unwrap();
+        assert!(levels.would_enable("tidegate_engine::run", &Level::INFO));
+        assert!(!levels.would_enable("tidegate_engine::run", &Level::DEBUG));
+        assert!(!levels.would_enable("redb", &Level::INFO));
+        assert!(!targets("off").unwrap().would_enable("tidegate", &Level::ERROR));
+        for wrong in ["", "loud", "warn,tidegate", "tidegate=loud", "warn;info"] {
+            assert!(targets(wrong).is_none(), "{wrong}");
+        }
     }
 }

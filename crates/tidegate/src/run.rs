@@ -59,25 +59,22 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     }
     let line = if args.once { progress::once } else { progress::live };
     let ended = session::watch(running, signals, &screen, None, line).await?;
-    let say = |line: String| {
-        if !args.quiet {
-            screen.print(format!("{line}\n").as_bytes());
-        }
-    };
-    match ended {
-        Ok(summary) if args.once && summary.resumed && summary.snapshot.bytes_read() == 0 => {
-            say(closing("done", &summary.snapshot) + "; nothing new since the last run");
-            Ok(())
-        }
+    let (last, done) = match ended.outcome {
         Ok(summary) => {
-            say(closing("done", &summary.snapshot));
-            Ok(())
+            let nothing_read = summary.resumed && summary.snapshot.bytes_read() == 0;
+            let how = if ended.stopped { "stopped" } else { "done" };
+            let mut last = closing(how, &summary.snapshot);
+            if args.once && !ended.stopped && nothing_read {
+                last += "; nothing new since the last run";
+            }
+            (last, Ok(()))
         }
-        Err(failure) => {
-            say(closing("failed", &failure.snapshot));
-            Err(Failed::data(failure.error))
-        }
+        Err(failure) => (closing("failed", &failure.snapshot), Err(Failed::data(failure.error))),
+    };
+    if !args.quiet {
+        screen.print(format!("{last}\n").as_bytes());
     }
+    done
 }
 
 /// The last line: how long it took and what came of it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate::engine::{Failure, Running, Snapshot, Summary};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::failed::Failed;
 use crate::screen::Screen;
@@ -48,6 +48,14 @@ impl Signals {
     }
 }
 
+/// How a run went.
+pub(crate) struct Ended {
+    /// The last numbers, and whether all is well.
+    pub(crate) outcome: Result<Summary, Box<Failure>>,
+    /// Whether a signal ended it.
+    pub(crate) stopped: bool,
+}
+
 /// Watches a pipeline until it ends, and shows what `status` makes of the last second. The first
 /// signal, or the end of `time`, drains it; the second signal stops it at once.
 pub(crate) async fn watch(
@@ -56,7 +64,7 @@ pub(crate) async fn watch(
     screen: &Screen,
     time: Option<Duration>,
     status: impl Fn(&Snapshot, &Snapshot) -> String,
-) -> Result<Result<Summary, Box<Failure>>, Failed> {
+) -> Result<Ended, Failed> {
     let handle = running.handle();
     let mut before = handle.snapshot();
     let mut finished = pin!(running.finish());
@@ -67,13 +75,15 @@ pub(crate) async fn watch(
         }
     });
     let mut seconds = interval(STATUS_INTERVAL);
+    // A status of no time would show wild rates.
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     seconds.tick().await;
     let (mut is_over, mut heard) = (false, 0);
     loop {
         tokio::select! {
-            ended = &mut finished => {
+            outcome = &mut finished => {
                 screen.close();
-                return Ok(ended.map_err(Box::new));
+                return Ok(Ended { outcome: outcome.map_err(Box::new), stopped: heard > 0 });
             }
             () = &mut over, if !is_over => {
                 is_over = true;

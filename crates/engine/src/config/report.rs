@@ -57,7 +57,7 @@ impl Report {
     pub(crate) fn new(file: &str, text: &str, mut mistakes: Vec<Mistake>) -> Self {
         mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
         let found = mistakes.into_iter().map(|mistake| find(text, mistake)).collect();
-        Self { file: file.to_owned(), found }
+        Self { file: one_line(file), found }
     }
 
     /// The mistakes, in the order of the text.

@@ -10,6 +10,7 @@ use tidegate_testkit::process::{Ended, Program, wait_for};
 
 use crate::support::{DEADLINE, Folder, TIDEGATE};
 
+#[expect(unreachable_pub, reason = "it is an example of its own, too")]
 #[path = "../../examples/embed.rs"]
 mod embed;
 
@@ -178,6 +179,8 @@ fn options_go_before_the_configuration_and_logs_can_be_json() {
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(folder.path().join("elsewhere").exists() && !folder.path().join("state").exists());
     let stopping = ended.stderr.lines().find(|line| line.contains("stopping")).unwrap_or_default();
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("stopped in ") && last.contains(": 10 rows read"), "{ended:?}");
     assert!(stopping.starts_with('{') && stopping.contains("\"level\":\"INFO\""), "{ended:?}");
 }
 
