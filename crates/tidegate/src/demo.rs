@@ -18,8 +18,8 @@ const SHARES: [(&str, u64); 3] = [("app", 30), ("web", 60), ("database", 10)];
 /// Shows three live log sources on their way to two sinks, with nothing to install or configure
 ///
 /// Lines of an app, a web server and a database are merged fairly. An archive gets every line and
-/// slows the sources when it is full; alerts are the errors among them, printed as they come, and
-/// miss the oldest ones when nobody can read that fast. Ctrl-C stops the sources and drains the
+/// slows the sources when it is full; alerts are some of the errors, printed as they come, and miss
+/// the oldest ones when nobody reads that fast. Ctrl-C stops the sources and drains the
 /// rest. The pipeline itself: tidegate demo --print
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidegate demo\n  tidegate demo --for 10s\n  \
@@ -60,10 +60,15 @@ memory = "16MiB"
 
 "#;
 
-const REST: &str = r#"[transforms.errors]
+const REST: &str = r#"# One error in sixteen, so that people can read them.
+[transforms.errors]
 type = "sql"
 inputs = ["app", "web", "database"]
-query = "SELECT message FROM input WHERE severity >= severity('error')"
+query = """
+SELECT '  alert from ' || source || ': ' || message AS alert
+FROM input
+WHERE severity >= severity('error') AND md5(message) LIKE '0%'
+"""
 
 # Prints errors as they come. Who reads them slowly misses the oldest ones.
 [sinks.alerts]

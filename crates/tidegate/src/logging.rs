@@ -64,7 +64,8 @@ impl Logs {
 fn targets(text: &str) -> Option<Targets> {
     let mut targets = Targets::new();
     for part in text.split(',').map(str::trim) {
-        let level = |text: &str| text.parse::<LevelFilter>().ok();
+        // Nothing at all would stand for errors.
+        let level = |text: &str| text.parse::<LevelFilter>().ok().filter(|_| !text.is_empty());
         targets = match part.split_once('=') {
             Some((module, word)) => targets.with_target(module, level(word)?),
             None => targets.with_default(level(part)?),
