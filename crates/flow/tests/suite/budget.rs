@@ -166,7 +166,7 @@ impl<'a> World<'a> {
                 self.charged |= bytes > 0;
                 self.permits.push((holder, self.holders[holder].charge(bytes)));
             }
-            9 if which % 2 == 0 => {
+            9 if which.is_multiple_of(2) => {
                 let (free, late) = (self.free(), self.budget.holder(LATE_MINIMUM));
                 prop_assert_eq!(late.is_ok(), LATE_MINIMUM <= free);
                 self.late.extend(late);
