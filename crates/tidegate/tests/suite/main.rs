@@ -4,6 +4,7 @@
 
 mod cli;
 mod crash;
+mod faults;
 mod memory;
 mod mistakes;
 mod support;
