@@ -159,14 +159,19 @@ pub(crate) const LOSSY: &[Operator] = &[
         let handle = merge.handle();
         merge.insert(0, stream::iter(0..3).boxed());
         handle.insert(1, source.boxed());
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(15)).await;
-            handle.insert(0, stream::iter(0..4).boxed());
-            handle.insert(2, stream::iter(0..5).boxed());
-        });
-        let items = merge.map(|merged| match merged {
-            Merged::Item(_, item) => vec![item],
-            Merged::Ended(_) => vec![],
+        let (mut handle, mut outputs) = (Some(handle), 0);
+        let items = merge.map(move |merged| {
+            outputs += 1;
+            if outputs == 8
+                && let Some(handle) = handle.take()
+            {
+                handle.insert(0, stream::iter(0..4).boxed());
+                handle.insert(2, stream::iter(0..5).boxed());
+            }
+            match merged {
+                Merged::Item(_, item) => vec![item],
+                Merged::Ended(_) => vec![],
+            }
         });
         items.boxed()
     }),
