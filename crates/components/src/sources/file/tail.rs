@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use arrow_buffer::Buffer;
 use tidegate_model::{Error, Partition, SourceBatch};
@@ -11,7 +10,8 @@ use tracing::{info, warn};
 
 use super::find::Found;
 use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
-use crate::codecs::{Chunk, Cut, Cutter, Decoder, Label, Line, Piece, Places, Space};
+use crate::clock;
+use crate::codecs::{Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Space};
 
 /// What is asked for at least: less saves nothing.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -65,8 +65,7 @@ pub(super) struct Tail {
     needed: usize,
     /// How many bytes, there when it was found, are to be left unread.
     skip: u64,
-    warned_long: bool,
-    warned_text: bool,
+    damage: Damage,
     /// Whether what is included has led to it in this run.
     pub(super) included: bool,
     /// How many times in a row it was looked for and not found.
@@ -120,8 +119,7 @@ impl Tail {
             usual: usize::MAX,
             needed: 0,
             skip: 0,
-            warned_long: false,
-            warned_text: false,
+            damage: Damage::default(),
             included: false,
             missed: 0,
             queued: false,
@@ -322,7 +320,7 @@ impl Tail {
         self.label = Label::from(&*self.path.to_string_lossy());
         (self.offset, self.needed, self.size_max) = (0, 0, self.seen.size);
         (self.head, self.tail) = (Mark::default(), Mark::default());
-        (self.warned_long, self.warned_text) = (false, false);
+        self.damage = Damage::default();
     }
 
     /// A batch without rows that says where, of the first `size` bytes, the last line begins.
@@ -384,7 +382,7 @@ impl Tail {
             None => Progress::name(self.id, Mark::first_line(file)?, &self.older),
         };
         self.partition = Some(partition.clone());
-        let read_at = now();
+        let read_at = clock::now();
         let decoded = work.decoder.decode(&Chunk {
             bytes: buffer,
             lines: &work.lines,
@@ -392,30 +390,9 @@ impl Tail {
             label: &self.label,
             read_at,
         })?;
-        self.warn(&cut, decoded.repaired);
+        self.damage.tell(self.path.display(), &cut, decoded.repaired);
         let position = self.progress(partition).position();
         let (rows, bytes, refused) = (decoded.rows, cut.used as u64, cut.refused);
         Ok(SourceBatch { rows, start, position, read_at, bytes, refused })
     }
-
-    /// Each kind of damage is told once for each file.
-    fn warn(&mut self, cut: &Cut, repaired: u64) {
-        let path = self.path.display();
-        if let Some(line) = cut.too_long.filter(|_| !self.warned_long) {
-            self.warned_long = true;
-            warn!(%path, offset = line.offset, bytes = line.bytes, "a line is longer than \
-                   line_bytes_max and was left out; further ones are only counted");
-        }
-        if repaired > 0 && !self.warned_text {
-            self.warned_text = true;
-            warn!(%path, lines = repaired, "has lines that are not UTF-8; what is none was replaced \
-                   by U+FFFD");
-        }
-    }
-}
-
-/// Nanoseconds since the epoch.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
