@@ -54,6 +54,9 @@ mod mark;
 /// All files.
 mod reader;
 
+/// Files that nobody saw while they were the log.
+mod rotated;
+
 /// One file.
 mod tail;
 

@@ -63,6 +63,8 @@ pub(super) struct Tail {
     usual: usize,
     /// How many bytes the next line needs at least, where it was not complete.
     needed: usize,
+    /// Whether its end is the end, as nobody will write to it any more.
+    concluded: bool,
     /// How many bytes, there when it was found, are to be left unread.
     skip: u64,
     damage: Damage,
@@ -118,6 +120,7 @@ impl Tail {
             size_max: stamp.size,
             usual: usize::MAX,
             needed: 0,
+            concluded: false,
             skip: 0,
             damage: Damage::default(),
             included: false,
@@ -150,12 +153,28 @@ impl Tail {
         Self { skip: self.seen.size, ..self }
     }
 
+    /// One that was the log for a while, though found under another name.
+    pub(super) fn was(self, log: &Path) -> Self {
+        let label = Label::from(&*log.to_string_lossy());
+        Self { first_path: log.to_owned(), label, ..self }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn size(&self) -> u64 {
-        self.seen.size
+    pub(super) fn stamp(&self) -> Stamp {
+        self.seen
+    }
+
+    /// Takes what is left of it as its end, with or without a line end; `false` where that was done
+    /// before, or nothing is left.
+    pub(super) fn conclude(&mut self) -> bool {
+        let begins = !self.concluded && self.unread() > 0;
+        if begins {
+            (self.concluded, self.exhausted) = (true, None);
+        }
+        begins
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -283,7 +302,7 @@ impl Tail {
         let buffer = space.into_buffer(filled);
         // What is more than a batch may have is one line.
         let rows_max = if filled > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
-        let ended = work.once && at_end;
+        let ended = (work.once || self.concluded) && at_end;
         let piece = Piece { bytes: &buffer, offset: start, ended, rows_max };
         let cut = self.cutter.cut(piece, &mut work.lines);
         self.plan(&cut, work, filled);
