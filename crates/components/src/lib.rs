@@ -3,8 +3,11 @@
 #[macro_use]
 mod register;
 
-/// Sizes and times as people write them.
-mod units;
+/// Work that blocks.
+mod blocking;
+
+/// The time of reading.
+mod clock;
 
 /// Bytes to rows, rows to bytes.
 pub mod codecs;

@@ -1,6 +1,33 @@
 //! Where lines begin and end: pure, so that it can be tested at every cut.
 
 use memchr::{memchr, memchr_iter};
+use tidegate_flow::TooLarge;
+use tidegate_model::{ByteSize, Error, Mistake, Result, Spanned};
+
+/// How long a line may be where a configuration does not say: 1 MiB.
+const LINE_BYTES: usize = 1 << 20;
+
+/// How long it may be at all: offsets within a chunk, and text that is repaired, have their limits.
+const LINE_BYTES_MAX: usize = 256 << 20;
+
+/// How long a line may be, by a configuration's `line_bytes_max`.
+///
+/// # Errors
+///
+/// A mistake, where that is nothing or more than a chunk can have.
+pub fn line_bytes_max(size: Option<&Spanned<ByteSize>>) -> Result<usize, Mistake> {
+    let Some(size) = size else { return Ok(LINE_BYTES) };
+    match usize::try_from(size.get_ref().0) {
+        Ok(bytes @ 1..=LINE_BYTES_MAX) => Ok(bytes),
+        _ => Err(Mistake::at(size.span(), "no line can be that long").help("1 byte to 256 MiB")),
+    }
+}
+
+/// There will never be room for a line, or for any.
+pub(crate) fn too_large(error: TooLarge) -> Error {
+    Error::fatal("memory: it has no room for the next line; raise it, or lower line_bytes_max")
+        .because(error)
+}
 
 /// A line within a chunk: its bytes, without the line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

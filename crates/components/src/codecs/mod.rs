@@ -6,6 +6,9 @@ mod space;
 /// Where lines begin and end.
 mod lines;
 
+/// Lines that are not as they should be.
+mod damage;
+
 /// Lines to rows.
 mod decode;
 
@@ -18,6 +21,10 @@ pub mod encode;
 /// Single values as bytes.
 pub(crate) mod values;
 
-pub use decode::{Chunk, DECODERS, Decoder, DecoderName, Label, NewDecoder, Places, Shape};
-pub use lines::{Cut, Cutter, Line, Piece, TooLong};
+pub(crate) use damage::Damage;
+pub use decode::{
+    Chunk, DECODERS, Decoded, Decoder, Label, NewDecoder, Places, Shape, decoder_named,
+};
+pub(crate) use lines::too_large;
+pub use lines::{Cut, Cutter, Line, Piece, TooLong, line_bytes_max};
 pub use space::{Pool, Space};

@@ -30,21 +30,20 @@ use std::time::Duration;
 use arrow_schema::SchemaRef;
 use futures::{StreamExt, stream};
 use futures_core::future::BoxFuture;
-use serde::{Deserialize, Deserializer, de};
-use tidegate_flow::{TooLarge, nz};
+use serde::Deserialize;
+use tidegate_flow::nz;
 use tidegate_model::{
-    BudgetHolder, Error, Mistake, Result, Settings, Source, SourceBatch, SourceContext, SourceSpec,
-    SourceStream, Spanned, log_schema,
+    BudgetHolder, ByteSize, Mistake, Result, Settings, Source, SourceBatch, SourceContext,
+    SourceSpec, SourceStream, Spanned, TimeSpan, log_schema,
 };
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
 use self::find::Wanted;
 use self::mark::Progress;
 use self::reader::{Plan, Reader};
 use self::tail::Work;
-use crate::codecs::{Cutter, DecoderName, Shape};
-use crate::units;
+use crate::blocking::blocking;
+use crate::codecs::{Cutter, NewDecoder, Shape, decoder_named, line_bytes_max, too_large};
 
 /// Which files there are.
 mod find;
@@ -54,6 +53,9 @@ mod mark;
 
 /// All files.
 mod reader;
+
+/// Files that nobody saw while they were the log.
+mod rotated;
 
 /// One file.
 mod tail;
@@ -73,8 +75,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Less than this at once would be slow.
 const CHUNK_BYTES_MIN: usize = 64 << 10;
 
-/// A line can't be allowed to be longer than this.
-const LINE_BYTES_MAX: usize = 256 << 20;
+/// How often files are looked for.
+const RESCAN: Duration = Duration::from_secs(1);
 
 /// The first look after something was read; each one in vain doubles the time to the next.
 const LOOK_AFTER: Duration = Duration::from_millis(10);
@@ -93,18 +95,15 @@ struct Config {
     #[serde(default)]
     exclude: Vec<Spanned<String>>,
     /// How lines become rows: `text` (default) or `auto`.
-    #[serde(default)]
-    codec: DecoderName,
+    codec: Option<Spanned<String>>,
     /// Where reading begins in files that are there at the very first start: `beginning` (default)
     /// or `end`. Files that appear later are read whole.
     #[serde(default)]
     from: Start,
     /// Longer lines are left out and counted: 1 MiB.
-    #[serde(default = "line_bytes_max", deserialize_with = "line_bytes")]
-    line_bytes_max: usize,
+    line_bytes_max: Option<Spanned<ByteSize>>,
     /// How often files are looked for: every second.
-    #[serde(default = "rescan", deserialize_with = "rescan_time")]
-    rescan: Duration,
+    rescan: Option<Spanned<TimeSpan>>,
     /// How many files are kept open: 64.
     #[serde(default = "files_open_max")]
     files_open_max: NonZeroUsize,
@@ -118,30 +117,6 @@ enum Start {
     End,
 }
 
-fn line_bytes_max() -> usize {
-    1 << 20
-}
-
-fn line_bytes<'de, D: Deserializer<'de>>(value: D) -> Result<usize, D::Error> {
-    let bytes = units::bytes(value)?;
-    match bytes {
-        1..=LINE_BYTES_MAX => Ok(bytes),
-        _ => Err(de::Error::custom("a line may have 1 byte to 256 MiB")),
-    }
-}
-
-fn rescan() -> Duration {
-    Duration::from_secs(1)
-}
-
-fn rescan_time<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
-    let time = units::duration(value)?;
-    match time >= LOOK_AFTER {
-        true => Ok(time),
-        false => Err(de::Error::custom("files can be looked for every 10ms at most")),
-    }
-}
-
 fn files_open_max() -> NonZeroUsize {
     nz!(64)
 }
@@ -152,9 +127,20 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
         return Err(Mistake::new("include: names nothing to read")
             .help("name a file, a directory or a pattern: include = [\"/var/log/app/*.log\"]"));
     }
+    Ok(Box::new(FileSource {
+        wanted: wanted(&config)?,
+        decoder: decoder_named(config.codec.as_ref())?,
+        from: config.from,
+        line_bytes_max: line_bytes_max(config.line_bytes_max.as_ref())?,
+        rescan: rescan(config.rescan.as_ref())?,
+        files_open_max: config.files_open_max.get(),
+    }))
+}
+
+fn wanted(config: &Config) -> Result<Wanted, Mistake> {
     let texts = |list: &[Spanned<String>]| list.iter().map(|text| text.get_ref().clone()).collect();
     let (include, exclude): (Vec<_>, Vec<_>) = (texts(&config.include), texts(&config.exclude));
-    let wanted = Wanted::new(&include, &exclude).map_err(|unclear| {
+    Wanted::new(&include, &exclude).map_err(|unclear| {
         let list = if unclear.excluded { &config.exclude } else { &config.include };
         let message = format!("is no pattern: {}", unclear.reason);
         match list.get(unclear.index) {
@@ -162,14 +148,26 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
             None => Mistake::new(message),
         }
         .help("`*`, `?` and `[a-z]` stand for parts of a name, `**/` for any directories")
-    })?;
-    Ok(Box::new(FileSource { config, wanted }))
+    })
+}
+
+fn rescan(time: Option<&Spanned<TimeSpan>>) -> Result<Duration, Mistake> {
+    let Some(time) = time else { return Ok(RESCAN) };
+    match time.get_ref().0 {
+        short if short < LOOK_AFTER => Err(Mistake::at(time.span(), "looks for files too often")
+            .help("10ms or more; what grows is looked at every 10ms anyway")),
+        time => Ok(time),
+    }
 }
 
 /// See the module.
 struct FileSource {
-    config: Config,
     wanted: Wanted,
+    decoder: NewDecoder,
+    from: Start,
+    line_bytes_max: usize,
+    rescan: Duration,
+    files_open_max: usize,
 }
 
 impl Source for FileSource {
@@ -182,7 +180,7 @@ impl Source for FileSource {
     }
 
     fn bytes_min(&self) -> usize {
-        Cutter::new(self.config.line_bytes_max).chunk_bytes_min().max(CHUNK_BYTES_MIN)
+        Cutter::new(self.line_bytes_max).chunk_bytes_min().max(CHUNK_BYTES_MIN)
     }
 
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
@@ -193,23 +191,22 @@ impl Source for FileSource {
 
 impl FileSource {
     fn follow(&self, context: SourceContext) -> Result<Follow> {
-        let Config { codec, from, line_bytes_max, rescan, files_open_max, .. } = &self.config;
         let known = context.positions.iter().map(Progress::try_from);
         let shape = Shape::new(context.columns, Arc::clone(&context.holder));
         let chunk_bytes = CHUNK_BYTES.min(context.batch_bytes_max).min(context.holder.largest());
         let plan = Plan {
             wanted: self.wanted.clone(),
             work: Work {
-                decoder: codec.decoder(shape),
+                decoder: (self.decoder)(shape),
                 once: context.once,
                 rows_max: context.batch_rows_max,
                 batch_bytes_max: context.batch_bytes_max,
                 chunk_bytes,
                 lines: Vec::new(),
             },
-            cutter: Cutter::new(*line_bytes_max),
-            files_open_max: files_open_max.get(),
-            from_end: *from == Start::End,
+            cutter: Cutter::new(self.line_bytes_max),
+            files_open_max: self.files_open_max,
+            from_end: self.from == Start::End,
             expected: context.expected,
             known: known.collect::<Result<_>>()?,
         };
@@ -218,7 +215,7 @@ impl FileSource {
             reader: Reader::new(plan),
             holder: context.holder,
             once: context.once,
-            rescan: *rescan,
+            rescan: self.rescan,
             scan_at: Some(now),
             look_at: now,
             pause: LOOK_AFTER,
@@ -248,7 +245,7 @@ impl Follow {
             if self.scan_at.is_some_and(|at| at <= now) {
                 self = self.scan().await?;
             } else if !self.once && self.look_at <= now {
-                (self, ()) = self.blocking(|reader| reader.look()).await?;
+                (self, ()) = blocking(self, |follow| follow.reader.look()).await?;
                 self.look_at = Instant::now() + self.pause;
                 self.pause = self.pause.saturating_mul(2).min(self.rescan);
             }
@@ -262,7 +259,7 @@ impl Follow {
             };
             let permit = self.holder.acquire(bytes).await.map_err(too_large)?;
             let batch;
-            (self, batch) = self.blocking(|reader| reader.turn(permit)).await?;
+            (self, batch) = blocking(self, |follow| follow.reader.turn(permit)).await?;
             if let Some(batch) = batch? {
                 self.pause = LOOK_AFTER;
                 self.look_at = self.look_at.min(Instant::now() + self.pause);
@@ -272,35 +269,14 @@ impl Follow {
     }
 
     async fn scan(self) -> Result<Self> {
-        let (mut follow, took) = self
-            .blocking(|reader| {
-                let began = std::time::Instant::now();
-                reader.scan();
-                began.elapsed()
-            })
-            .await?;
+        let (mut follow, took) = blocking(self, |follow| {
+            let began = std::time::Instant::now();
+            follow.reader.scan();
+            began.elapsed()
+        })
+        .await?;
         let pause = follow.rescan.max(took.saturating_mul(SCAN_SHARE));
         follow.scan_at = (!follow.once).then(|| Instant::now() + pause);
         Ok(follow)
     }
-
-    /// Runs what blocks on the disk where that holds nobody up.
-    async fn blocking<T: Send + 'static>(
-        mut self,
-        work: impl FnOnce(&mut Reader) -> T + Send + 'static,
-    ) -> Result<(Self, T)> {
-        let done = spawn_blocking(move || {
-            let done = work(&mut self.reader);
-            (self, done)
-        });
-        done.await.map_err(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Error::fatal("reading was stopped with the program").because(error),
-        })
-    }
-}
-
-fn too_large(error: TooLarge) -> Error {
-    Error::fatal("memory: it has no room for the next line; raise it, or lower line_bytes_max")
-        .because(error)
 }

@@ -5,6 +5,9 @@
 /// Opening, reading and remembering.
 mod support;
 
+/// The source of made-up lines.
+mod generate;
+
 /// The file source on what files hold.
 mod file;
 

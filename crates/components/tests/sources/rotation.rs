@@ -129,21 +129,45 @@ async fn ten_rotations_while_it_is_stopped_lose_and_repeat_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_rotated_names_included_many_rotations_between_two_looks_do_no_harm() {
-    let mut log = Log::new("app.log*").await;
-    for round in 0..5 {
-        for _ in 0..4 {
-            log.write(10);
-            log.rotate();
-        }
-        if round % 2 > 0 {
-            log.stop();
-            log.write(2);
-            log.rotate();
-            log.start().await;
-        }
+async fn many_rotations_between_two_looks_do_no_harm() {
+    for pattern in ["app.log", "app.log*"] {
+        let mut log = Log::new(pattern).await;
+        log.write(1);
         log.settle().await;
+        for round in 0..5 {
+            for _ in 0..4 {
+                log.write(10);
+                log.rotate();
+            }
+            if round % 2 > 0 {
+                log.stop();
+                log.write(2);
+                log.rotate();
+                log.write(3);
+                log.rotate();
+                log.start().await;
+            }
+            log.settle().await;
+        }
+        log.check();
+        let path = log.path();
+        let sources = log.probe.rows.iter().filter(|row| row.source == path.to_str().unwrap());
+        let all = pattern == "app.log";
+        assert!(!all || sources.count() == log.written, "rows say which log they are of");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_logs_beside_it_are_none_of_its_rotations() {
+    let mut log = Log::new("app.log").await;
+    log.write(10);
+    log.settle().await;
+    log.rotate();
+    for other in ["app.log.wf", "app.log.1.gz", "app-error.log", "app.log-error.1", "xapp.log.1"] {
+        fs::write(log.folder.path().join(other), "of another log\n").unwrap();
+    }
+    log.write(10);
+    log.settle().await;
     log.check();
 }
 
@@ -213,6 +237,22 @@ async fn a_removed_file_is_read_to_its_end() {
         log.settle().await;
     }
     assert_eq!(open_logs(log.folder.path()), 1, "it is let go, but by its writer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_line_of_a_removed_file_needs_no_end() {
+    let mut log = Log::new("app.log").await;
+    log.write(10);
+    log.settle().await;
+    log.written += 1;
+    write!(log.file, "line number {}", log.written).unwrap();
+    fs::remove_file(log.path()).unwrap();
+    log.settle().await;
+    assert_eq!(log.probe.rows.len(), 10, "it may still be completed");
+    for _ in 0..10 {
+        log.settle().await;
+    }
+    log.check();
 }
 
 /// File systems give the number of a removed file to the next one.

@@ -21,12 +21,9 @@ mod auto;
 /// The line is the message, and nothing else is looked at.
 mod text;
 
-use std::fmt;
-
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
-use serde::{Deserialize, Deserializer, de};
-use tidegate_model::Result;
+use tidegate_model::{Mistake, Result, Spanned};
 
 pub use columns::{Label, Shape};
 
@@ -85,40 +82,17 @@ pub type NewDecoder = fn(Shape) -> Box<dyn Decoder>;
 /// All decoders, by the name that a configuration's `codec` gives them.
 pub const DECODERS: &[(&str, NewDecoder)] = &[("text", text::decoder), ("auto", auto::decoder)];
 
-/// The name of a decoder, as a configuration says it.
-#[derive(Clone, Copy)]
-pub struct DecoderName {
-    name: &'static str,
-    new: NewDecoder,
-}
-
-impl DecoderName {
-    /// A decoder of that name.
-    pub fn decoder(&self, shape: Shape) -> Box<dyn Decoder> {
-        (self.new)(shape)
-    }
-}
-
-impl Default for DecoderName {
-    fn default() -> Self {
-        Self { name: "text", new: text::decoder }
-    }
-}
-
-impl fmt::Debug for DecoderName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
-impl<'de> Deserialize<'de> for DecoderName {
-    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(value)?;
-        let found = DECODERS.iter().find(|(known, _)| *known == name);
-        found.map(|(name, new)| Self { name, new: *new }).ok_or_else(|| {
-            let known: Vec<String> = DECODERS.iter().map(|(name, _)| format!("{name:?}")).collect();
-            let known = known.join(" and ");
-            de::Error::custom(format!("there is no codec {name:?} to read with, but {known}"))
-        })
-    }
+/// The one that a configuration names; `text` where it names none.
+///
+/// # Errors
+///
+/// A mistake that lists them, where there is none of that name.
+pub fn decoder_named(name: Option<&Spanned<String>>) -> Result<NewDecoder, Mistake> {
+    let Some(name) = name else { return Ok(text::decoder) };
+    let found = DECODERS.iter().find(|(known, _)| known == name.get_ref());
+    found.map(|(_, new)| *new).ok_or_else(|| {
+        let names: Vec<_> = DECODERS.iter().map(|(known, _)| format!("{known:?}")).collect();
+        let message = format!("there is no codec {:?} to read with", name.get_ref());
+        Mistake::at(name.span(), message).help(format!("one of {}", names.join(", ")))
+    })
 }

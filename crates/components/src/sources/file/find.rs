@@ -81,6 +81,11 @@ impl Wanted {
         Ok(Self { include, exclude: parsed.collect::<Result<_, _>>()? })
     }
 
+    /// Whether it is not to be read, whatever leads to it.
+    pub(super) fn excludes(&self, path: &Path) -> bool {
+        is_excluded(&self.exclude, path)
+    }
+
     /// Looks.
     pub(super) fn find(&self) -> Findings {
         let mut findings = Findings::default();
@@ -203,7 +208,7 @@ impl Walk<'_> {
 
     /// What the parts lead to: a file; a directory, if it was named; anything else, to complain.
     fn take(&mut self, path: PathBuf, named: bool) {
-        if self.is_excluded(&path) {
+        if is_excluded(self.exclude, &path) {
             return;
         }
         let metadata = match fs::metadata(or_here(&path)) {
@@ -243,19 +248,19 @@ impl Walk<'_> {
     fn problem(&mut self, path: &Path, reason: String) {
         self.findings.problems.push((path.to_owned(), reason));
     }
+}
 
-    /// An exclusion without a slash is about the name alone.
-    fn is_excluded(&self, path: &Path) -> bool {
-        let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
-        self.exclude.iter().any(|pattern| match pattern.as_str().contains('/') {
-            true => pattern.matches_path_with(path, EXCLUDED),
-            false => pattern.matches_with(&name, EXCLUDED),
-        })
-    }
+/// An exclusion without a slash is about the name alone.
+fn is_excluded(exclude: &[Pattern], path: &Path) -> bool {
+    let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    exclude.iter().any(|pattern| match pattern.as_str().contains('/') {
+        true => pattern.matches_path_with(path, EXCLUDED),
+        false => pattern.matches_with(&name, EXCLUDED),
+    })
 }
 
 /// The empty path is the directory we are in.
-fn or_here(path: &Path) -> &Path {
+pub(super) fn or_here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 

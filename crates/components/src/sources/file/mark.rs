@@ -36,7 +36,8 @@ impl From<&Metadata> for Id {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
-    written: (i64, i64),
+    /// Seconds and nanoseconds since the epoch.
+    pub(super) written: (i64, i64),
 }
 
 impl From<&Metadata> for Stamp {

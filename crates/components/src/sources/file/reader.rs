@@ -8,7 +8,8 @@ use tidegate_model::{Error, Expected, Permit, Result, SourceBatch};
 use tracing::{info, warn};
 
 use super::find::{Findings, Found, Wanted, find_in};
-use super::mark::{Id, Known, Progress, by_inode};
+use super::mark::{Id, Known, Progress, Stamp, by_inode};
+use super::rotated;
 use super::tail::{Tail, Trouble, Work};
 use crate::codecs::{Cutter, Pool};
 
@@ -75,17 +76,16 @@ impl Reader {
         for tail in self.tails.values_mut() {
             tail.missed += 1;
         }
-        if !self.scanned {
-            self.find_renamed(&files);
-        }
-        let order: Vec<Id> = files.iter().map(|file| file.id).collect();
+        let renamed = if self.scanned { HashMap::new() } else { self.find_renamed(&files) };
+        let between = self.rotated_between(&files, &renamed);
+        let order = between.iter().chain(&files).map(|file| file.id).collect::<Vec<_>>();
         for file in files {
             self.see(file);
         }
         self.search_missed();
         self.tell(problems, unmatched);
         order.into_iter().for_each(|id| self.enqueue(id));
-        self.expected.set(self.tails.values().map(Tail::size).sum());
+        self.expected.set(self.tails.values().map(|tail| tail.stamp().size).sum());
         self.scanned = true;
     }
 
@@ -261,8 +261,9 @@ impl Reader {
     }
 
     /// Files that were renamed while nobody looked, so that no pattern leads to them: they are read
-    /// to their end, and before the others, which are newer.
-    fn find_renamed(&mut self, files: &[Found]) {
+    /// to their end, and before the others, which are newer. Gives for each path the one of them
+    /// that was written to last.
+    fn find_renamed(&mut self, files: &[Found]) -> HashMap<PathBuf, Stamp> {
         let found: HashSet<Id> = files.iter().map(|file| file.id).collect();
         let mut folders: BTreeMap<&Path, HashSet<Id>> = BTreeMap::new();
         for known in self.known.values().map(|known| &known.last) {
@@ -274,11 +275,17 @@ impl Reader {
         }
         let renamed: Vec<Found> =
             folders.iter().flat_map(|(folder, ids)| find_in(folder, ids)).collect();
+        let mut last: HashMap<PathBuf, Stamp> = HashMap::new();
         for file in renamed {
-            let id = file.id;
-            let unread =
-                self.known.get(&id).is_some_and(|known| known.last.offset < file.stamp.size);
-            if unread && let Some(before) = self.known.remove(&id) {
+            let (id, stamp) = (file.id, file.stamp);
+            let Some(known) = self.known.get(&id).map(|known| &known.last) else { continue };
+            let latest = last.entry(known.path.clone()).or_insert(stamp);
+            if latest.written < stamp.written {
+                *latest = stamp;
+            }
+            if known.offset < stamp.size
+                && let Some(before) = self.known.remove(&id)
+            {
                 info!(path = %file.path.display(), was = %before.last.path.display(),
                       "was renamed while nobody read it; the rest of it is read");
                 let mut tail = Tail::resume(file, self.cutter.clone(), before);
@@ -287,6 +294,46 @@ impl Reader {
                 self.enqueue(id);
             }
         }
+        last
+    }
+
+    /// Files that were logs and were rotated away again since the last look, or, by the first one,
+    /// since those that were `renamed` meanwhile.
+    fn rotated_between(
+        &mut self,
+        files: &[Found],
+        renamed: &HashMap<PathBuf, Stamp>,
+    ) -> Vec<Found> {
+        let new = |file: &&Found| {
+            !self.tails.contains_key(&file.id) && !self.known.contains_key(&file.id)
+        };
+        let new: Vec<&Found> = files.iter().filter(new).collect();
+        if new.is_empty() {
+            return Vec::new();
+        }
+        let tails = self.tails.iter().filter(|(_, tail)| tail.included);
+        let last: HashMap<&Path, Stamp> =
+            tails.map(|(_, tail)| (tail.path(), tail.stamp())).collect();
+        let mut between = Vec::new();
+        for file in new {
+            let renamed = renamed.get(&file.path).copied();
+            let Some(stamp) = last.get(&*file.path).copied().or(renamed) else { continue };
+            let known = |id: &Id| {
+                let listed = files.iter().any(|file| file.id == *id);
+                listed || self.tails.contains_key(id) || self.known.contains_key(id)
+            };
+            let rotated = rotated::between(&file.path, stamp, known).into_iter();
+            between.extend(rotated.map(|rotated| (file.path.clone(), rotated)));
+        }
+        between.retain(|(_, rotated)| !self.wanted.excludes(&rotated.path));
+        for (log, rotated) in &between {
+            info!(path = %rotated.path.display(), was = %log.display(),
+                  "was rotated away between two looks; it is read as well");
+            let mut tail = Tail::new(rotated.clone(), self.cutter.clone()).was(log);
+            tail.missed = 1;
+            self.tails.insert(rotated.id, tail);
+        }
+        between.into_iter().map(|(_, rotated)| rotated).collect()
     }
 
     /// Those that no pattern led to this time: deleted, or renamed. What is open is read to its
@@ -294,9 +341,13 @@ impl Reader {
     fn search_missed(&mut self) {
         let missed = self.tails.iter().filter(|(_, tail)| tail.missed > 0);
         for id in missed.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let Some(tail) = self.tails.get(&id) else { continue };
-            let waits = tail.queued || tail.missed <= MISSED_MAX;
-            if waits && (tail.is_open() || self.search(id)) {
+            let Some(tail) = self.tails.get_mut(&id) else { continue };
+            let (waits, open) = (tail.queued || tail.missed <= MISSED_MAX, tail.is_open());
+            if waits && (open || self.search(id)) {
+                continue;
+            }
+            // Nobody will complete its last line.
+            if !waits && open && self.conclude(id) {
                 continue;
             }
             self.close(id);
@@ -308,6 +359,14 @@ impl Reader {
             }
             self.known.extend(tail.into_known().map(|known| (id, known)));
         }
+    }
+
+    fn conclude(&mut self, id: Id) -> bool {
+        let more = self.tails.get_mut(&id).is_some_and(Tail::conclude);
+        if more {
+            self.enqueue(id);
+        }
+        more
     }
 
     /// Searches a file by its identity where it was, opens and queues it.

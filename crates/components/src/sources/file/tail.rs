@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use arrow_buffer::Buffer;
 use tidegate_model::{Error, Partition, SourceBatch};
@@ -11,7 +10,8 @@ use tracing::{info, warn};
 
 use super::find::Found;
 use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
-use crate::codecs::{Chunk, Cut, Cutter, Decoder, Label, Line, Piece, Places, Space};
+use crate::clock;
+use crate::codecs::{Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Space};
 
 /// What is asked for at least: less saves nothing.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -63,10 +63,11 @@ pub(super) struct Tail {
     usual: usize,
     /// How many bytes the next line needs at least, where it was not complete.
     needed: usize,
+    /// Whether its end is the end, as nobody will write to it any more.
+    concluded: bool,
     /// How many bytes, there when it was found, are to be left unread.
     skip: u64,
-    warned_long: bool,
-    warned_text: bool,
+    damage: Damage,
     /// Whether what is included has led to it in this run.
     pub(super) included: bool,
     /// How many times in a row it was looked for and not found.
@@ -119,9 +120,9 @@ impl Tail {
             size_max: stamp.size,
             usual: usize::MAX,
             needed: 0,
+            concluded: false,
             skip: 0,
-            warned_long: false,
-            warned_text: false,
+            damage: Damage::default(),
             included: false,
             missed: 0,
             queued: false,
@@ -152,12 +153,28 @@ impl Tail {
         Self { skip: self.seen.size, ..self }
     }
 
+    /// One that was the log for a while, though found under another name.
+    pub(super) fn was(self, log: &Path) -> Self {
+        let label = Label::from(&*log.to_string_lossy());
+        Self { first_path: log.to_owned(), label, ..self }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn size(&self) -> u64 {
-        self.seen.size
+    pub(super) fn stamp(&self) -> Stamp {
+        self.seen
+    }
+
+    /// Takes what is left of it as its end, with or without a line end; `false` where that was done
+    /// before, or nothing is left.
+    pub(super) fn conclude(&mut self) -> bool {
+        let begins = !self.concluded && self.unread() > 0;
+        if begins {
+            (self.concluded, self.exhausted) = (true, None);
+        }
+        begins
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -285,7 +302,7 @@ impl Tail {
         let buffer = space.into_buffer(filled);
         // What is more than a batch may have is one line.
         let rows_max = if filled > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
-        let ended = work.once && at_end;
+        let ended = (work.once || self.concluded) && at_end;
         let piece = Piece { bytes: &buffer, offset: start, ended, rows_max };
         let cut = self.cutter.cut(piece, &mut work.lines);
         self.plan(&cut, work, filled);
@@ -322,7 +339,7 @@ impl Tail {
         self.label = Label::from(&*self.path.to_string_lossy());
         (self.offset, self.needed, self.size_max) = (0, 0, self.seen.size);
         (self.head, self.tail) = (Mark::default(), Mark::default());
-        (self.warned_long, self.warned_text) = (false, false);
+        self.damage = Damage::default();
     }
 
     /// A batch without rows that says where, of the first `size` bytes, the last line begins.
@@ -384,7 +401,7 @@ impl Tail {
             None => Progress::name(self.id, Mark::first_line(file)?, &self.older),
         };
         self.partition = Some(partition.clone());
-        let read_at = now();
+        let read_at = clock::now();
         let decoded = work.decoder.decode(&Chunk {
             bytes: buffer,
             lines: &work.lines,
@@ -392,30 +409,9 @@ impl Tail {
             label: &self.label,
             read_at,
         })?;
-        self.warn(&cut, decoded.repaired);
+        self.damage.tell(self.path.display(), &cut, decoded.repaired);
         let position = self.progress(partition).position();
         let (rows, bytes, refused) = (decoded.rows, cut.used as u64, cut.refused);
         Ok(SourceBatch { rows, start, position, read_at, bytes, refused })
     }
-
-    /// Each kind of damage is told once for each file.
-    fn warn(&mut self, cut: &Cut, repaired: u64) {
-        let path = self.path.display();
-        if let Some(line) = cut.too_long.filter(|_| !self.warned_long) {
-            self.warned_long = true;
-            warn!(%path, offset = line.offset, bytes = line.bytes, "a line is longer than \
-                   line_bytes_max and was left out; further ones are only counted");
-        }
-        if repaired > 0 && !self.warned_text {
-            self.warned_text = true;
-            warn!(%path, lines = repaired, "has lines that are not UTF-8; what is none was replaced \
-                   by U+FFFD");
-        }
-    }
-}
-
-/// Nanoseconds since the epoch.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
