@@ -332,3 +332,39 @@ fn bytes_that_are_no_text_are_refused() {
     assert!(long.starts_with("error: this is too long for a configuration"), "{long}");
     assert_eq!(decode("a.toml", "a = 'é'".as_bytes()).unwrap(), "a = 'é'");
 }
+
+/// Cuts, doubles and swaps pieces of a configuration, and writes odd characters into it.
+fn spoilt(random: &mut fastrand::Rng) -> String {
+    let odd =
+        ["\"", "'", "[", "]", "{", "}", "=", ".", "$", "${", "\n", "\0", "é", "日", "#", "\\"];
+    let mut text: Vec<char> = GOOD.chars().collect();
+    for _ in 0..random.usize(1..6) {
+        let at = random.usize(0..text.len());
+        let end = (at + random.usize(0..30)).min(text.len());
+        match random.u8(0..4) {
+            0 => drop(text.drain(at..end)),
+            1 => text.extend_from_within(at..end),
+            2 => text[at..end].reverse(),
+            _ => drop(text.splice(at..at, odd[random.usize(0..odd.len())].chars())),
+        }
+        if text.is_empty() {
+            break;
+        }
+    }
+    text.into_iter().collect()
+}
+
+#[test]
+fn no_text_is_without_an_answer_and_each_place_is_in_it() {
+    for seed in 0..2_000 {
+        let text = spoilt(&mut fastrand::Rng::with_seed(seed));
+        let Some(said) = report(&text) else { continue };
+        assert!(!said.found().is_empty(), "seed {seed}: no mistake, and no pipeline");
+        for found in said.found() {
+            let Some(place) = found.place else { continue };
+            let line = text.split('\n').nth(place.line - 1);
+            let columns = line.map(|line| line.chars().count());
+            assert!(columns.is_some_and(|max| place.column <= max + 1), "seed {seed}: {said}");
+        }
+    }
+}

@@ -81,7 +81,8 @@ queue_bytes_max = "64KiB"
 [sinks.archive]
 type = "blackhole"
 inputs = ["app", "web", "database"]
-delay = "40ms"
+delay = "1ms"
+queue_bytes_max = "512KiB"
 "#;
 
 /// Runs until the time is over, or until Ctrl-C.

@@ -243,7 +243,7 @@ fn what_is_listed_works_as_it_stands() {
     for (index, name) in names.enumerate() {
         let (code, shown, _) = run(&folder, &["list", name]);
         assert_eq!(code, Some(0));
-        let parts = shown.split("\n# ").enumerate().map(|(part, text)| {
+        let parts = shown.split("\n\n").enumerate().map(|(part, text)| {
             let text = text.replace(".NAME]", &format!(".this{part}]")).replace("INPUT", "in");
             let reader = match text.contains("[sinks.") {
                 true => String::new(),
@@ -251,7 +251,7 @@ fn what_is_listed_works_as_it_stands() {
                     "[sinks.reader{part}]\ntype = \"blackhole\"\ninputs = [\"this{part}\"]\n"
                 ),
             };
-            format!("# {text}\n{reader}")
+            format!("{text}\n{reader}")
         });
         let parts: String = parts.collect();
         let input = "[sources.in]\ntype = \"stdin\"\n[sinks.all]\ntype = \"blackhole\"\n\
