@@ -224,8 +224,11 @@ impl Running {
                     Some(Err(error)) => self.panicked(error),
                 },
                 () = self.failed.notified(), if lost.is_none() => {
-                    lost = self.lost();
-                    self.handle.stop();
+                    // What an abort drops is counted as unacked, and is nobody's mistake.
+                    if *self.phase.borrow() < Phase::Abort {
+                        lost = self.lost();
+                        self.handle.stop();
+                    }
                     None
                 }
                 _ = self.phase.changed() => None,

@@ -1,10 +1,11 @@
 //! A program under test: started, watched, stopped in every way there is, and never left behind.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,14 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -
 /// A running program; killed when this is dropped.
 pub struct Program {
     child: Child,
-    stdout: Option<Receiver<String>>,
-    stderr: Option<Receiver<String>>,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+}
+
+/// What it has written so far, and word of the end.
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    ended: Receiver<()>,
 }
 
 /// What a program left when it had ended.
@@ -80,8 +87,8 @@ impl Program {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = command.spawn();
         let mut child = started.unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
-        let stdout = child.stdout.take().map(collect);
-        let stderr = child.stderr.take().map(collect);
+        let stdout = child.stdout.take().map(Output::of);
+        let stderr = child.stderr.take().map(Output::of);
         Self { child, stdout, stderr }
     }
 
@@ -105,6 +112,11 @@ impl Program {
             thread::park_timeout(LOOK_EVERY.min(time));
         }
         self.is_running()
+    }
+
+    /// What it has written to its standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.as_ref().map(Output::text).unwrap_or_default()
     }
 
     /// Whether it has not ended.
@@ -137,13 +149,11 @@ impl Program {
     pub fn ended(mut self, deadline: Duration) -> Ended {
         let status =
             wait_for("a program to end", deadline, || self.child.try_wait().ok().flatten());
-        let said = |from: Option<Receiver<String>>| {
-            let said = from.map(|from| from.recv_timeout(deadline));
-            match said {
-                Some(Err(RecvTimeoutError::Timeout)) => panic!("its output is held open"),
-                Some(Ok(said)) => said,
-                _ => String::new(),
-            }
+        let said = |output: Option<Output>| {
+            let Some(output) = output else { return String::new() };
+            let ended = output.ended.recv_timeout(deadline);
+            assert!(ended != Err(RecvTimeoutError::Timeout), "its output is held open");
+            output.text()
         };
         let (stdout, stderr) = (said(self.stdout.take()), said(self.stderr.take()));
         Ended { status, stdout, stderr }
@@ -175,16 +185,29 @@ impl Drop for Program {
     }
 }
 
-/// Reads to the end in a thread, so that the program never waits for us.
-fn collect(mut from: impl Read + Send + 'static) -> Receiver<String> {
-    let (say, said) = channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let read: io::Result<usize> = from.read_to_end(&mut bytes);
-        drop(read);
-        say.send(String::from_utf8_lossy(&bytes).into_owned()).unwrap_or(());
-    });
-    said
+impl Output {
+    /// Reads to the end in a thread, so that the program never waits for us.
+    fn of(mut from: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let (end, ended) = channel();
+        let gathered = Arc::clone(&bytes);
+        thread::spawn(move || {
+            let mut piece = vec![0; 64 * 1024];
+            while let Ok(count @ 1..) = from.read(&mut piece) {
+                lock(&gathered).extend_from_slice(&piece[..count]);
+            }
+            end.send(()).unwrap_or(());
+        });
+        Self { bytes, ended }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.bytes)).into_owned()
+    }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

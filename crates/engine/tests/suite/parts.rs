@@ -1,4 +1,5 @@
-//! Small components for tests: a source of numbered rows, a sink that does as it is told.
+//! Small components for tests: a source of numbered rows, a sink that does as it is told. What they
+//! wait for is virtual: those who use them run with `start_paused`.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
