@@ -30,7 +30,8 @@ pub(crate) struct Made {
 impl Plan {
     /// Works the rows out; an error concerns at least one of them.
     ///
-    /// A panic in a kernel is such an error. Expressions have no state, so nothing is left half done.
+    /// A panic in a kernel is such an error. Expressions have no state, so nothing is left half
+    /// done.
     pub(crate) fn evaluate(&self, rows: &RecordBatch, read_at: i64) -> Result<Made, String> {
         catch_unwind(AssertUnwindSafe(|| self.run(rows, read_at)))
             .unwrap_or_else(|panic| Err(format!("it can't be worked out: {}", said(&*panic))))

@@ -1,18 +1,19 @@
 //! SQL for Tidegate's transforms: planned once, evaluated batch by batch.
 //!
-//! A query is one `SELECT … FROM input WHERE …`: it filters rows and works out columns. It is parsed
-//! and looked at when it is configured, fitted to its input's columns before anything is opened, and
-//! from then on only evaluated. No I/O, and no clock: `now()` is when the rows were read.
+//! A query is one `SELECT … FROM input WHERE …`: it filters rows and works out columns. It is
+//! parsed and looked at when it is configured, fitted to its input's columns before anything is
+//! opened, and from then on only evaluated. No I/O, and no clock: `now()` is when the rows were
+//! read.
 //!
 //! **A row's fate is its own.** What can't be worked out for a row — a text that is no number, a
-//! division by zero, a sum that does not fit — rejects that row with the reason, and no other. WHERE
-//! asks its conditions in the order in which they stand, and a row is out as soon as one is not true:
-//! `a <> 0 AND 10 / a > 1` never divides by zero.
+//! division by zero, a sum that does not fit — rejects that row with the reason, and no other.
+//! WHERE asks its conditions in the order in which they stand, and a row is out as soon as one is
+//! not true: `a <> 0 AND 10 / a > 1` never divides by zero.
 //!
 //! **Bounds.** Outputs have about 1 MiB of worked out text. Functions that make much of little
 //! (`repeat`, `lpad`, `replace`, `regexp_replace`, …) make at most 8 MiB a call, or the row is
-//! rejected; those that make lists of any length are refused. A constant has at most 64 KiB, a query
-//! 4,096 words and expressions of 96 levels.
+//! rejected; those that make lists of any length are refused. A constant has at most 64 KiB, a
+//! query 4,096 words and expressions of 96 levels.
 //!
 //! ```
 //! use std::sync::Arc;

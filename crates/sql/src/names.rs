@@ -54,7 +54,7 @@ impl Names<'_> {
                                  write the expression again, or filter in a second transform",
             );
         }
-        if ident.quote_style == Some('"') && !alike(name, self.columns.iter().copied()).is_some() {
+        if ident.quote_style == Some('"') && alike(name, self.columns.iter().copied()).is_none() {
             return refusal.help(format!(
                 "text stands between single quotes: '{name}'; double quotes are for names"
             ));

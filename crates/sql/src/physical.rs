@@ -1,5 +1,6 @@
-//! What DataFusion's expressions are made to do here: to fail where a value does not fit, instead of
-//! wrapping around, and to look at the right side of AND and OR only where the left leaves it open.
+//! What DataFusion's expressions are made to do here: to fail where a value does not fit, instead
+//! of wrapping around, and to look at the right side of AND and OR only where the left leaves it
+//! open.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -16,6 +16,7 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::Span;
 use tidegate_model::OFFSET;
 
+use crate::functions;
 use crate::names::Names;
 use crate::physical::moved;
 use crate::planner::{Planned, Planner, READ_AT, read_at_type, refused};
@@ -23,7 +24,7 @@ use crate::query::{Query, name_of, normal};
 use crate::refusal::Refusal;
 
 /// A query, planned.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// The columns of what it gives.
     pub(crate) schema: SchemaRef,
@@ -42,7 +43,7 @@ pub(crate) struct Plan {
 }
 
 /// What is read of each batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scan {
     /// The input's columns by index; `None` is the read time, the same for all rows.
     pub(crate) columns: Vec<Option<usize>>,
@@ -50,7 +51,7 @@ pub(crate) struct Scan {
 }
 
 /// A column of what a query gives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Make {
     /// A kept column as it is.
     Pass(usize),
@@ -75,7 +76,7 @@ enum What {
     /// A column, by its index among those that are shown.
     Column(usize),
     /// Something worked out, and the column of `*` in whose place it comes.
-    Value { expr: Expr, place: Option<usize> },
+    Value { expr: Box<Expr>, place: Option<usize> },
 }
 
 /// Which columns of the input the query reads, in ascending order.
@@ -128,6 +129,22 @@ pub(crate) fn plan(query: &Query, input: &Schema) -> Result<Plan, Refusal> {
     }
     let offset = input.fields().iter().position(|field| field.name() == OFFSET);
     draft.finish(input, offset).map_err(|error| refused(Span::empty(), &error))
+}
+
+impl Plan {
+    /// The same for another thread.
+    pub(crate) fn unshared(&self) -> DataResult<Plan> {
+        let mut plan = self.clone();
+        for condition in &mut plan.conditions {
+            condition.expr = functions::unshared(&condition.expr, &plan.scan.schema)?;
+        }
+        for make in &mut plan.makes {
+            if let Make::Value { expr, .. } = make {
+                *expr = functions::unshared(expr, &plan.kept_schema)?;
+            }
+        }
+        Ok(plan)
+    }
 }
 
 /// The input's columns but the hidden one, by index.
@@ -188,13 +205,13 @@ fn items(query: &Query, names: &Names<'_>, whole: bool) -> Result<Vec<Item>, Ref
 }
 
 fn value(expr: &Expr, name: String, at: Span) -> Item {
-    Item { name, at, what: What::Value { expr: expr.clone(), place: None } }
+    Item { name, at, what: What::Value { expr: Box::new(expr.clone()), place: None } }
 }
 
 /// A plain column is passed on, not worked out.
 fn column(item: Item, names: &Names<'_>) -> Result<Item, Refusal> {
     let What::Value { expr, place: None } = &item.what else { return Ok(item) };
-    let ident = match expr {
+    let ident = match &**expr {
         Expr::Identifier(ident) => ident,
         Expr::CompoundIdentifier(parts) => match &**parts {
             [table, ident] if normal(table) == names.table => ident,
@@ -266,7 +283,7 @@ fn star(
     for replace in options.opt_replace.iter().flat_map(|replace| &replace.items) {
         let at = place(&replace.column_name, &items)?;
         let (index, item) = &mut items[at];
-        item.what = What::Value { expr: replace.expr.clone(), place: Some(*index) };
+        item.what = What::Value { expr: Box::new(replace.expr.clone()), place: Some(*index) };
     }
     let renames = match &options.opt_rename {
         None => &[][..],
@@ -324,7 +341,7 @@ impl Draft {
             }
             What::Value { expr, .. } => {
                 let at = if expr.span() == Span::empty() { at } else { expr.span() };
-                let planned = self.planner.value(expr).map_err(|error| refused(at, &error))?;
+                let planned = self.planner.value(*expr).map_err(|error| refused(at, &error))?;
                 let kind = planned.expr.data_type(self.planner.columns());
                 let kind = kind.map_err(|error| refused(at, &error))?;
                 let grows = kind.primitive_width().is_none() && kind != DataType::Boolean;

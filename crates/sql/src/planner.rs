@@ -212,8 +212,8 @@ impl Planner {
         Ok(Planned { expr, can_fail })
     }
 
-    /// Works an expression out on no rows: what fails there fails always, such as a unit of time that
-    /// does not exist. A panic says so only where it comes on a row of nulls, too.
+    /// Works an expression out on no rows: what fails there fails always, such as a unit of time
+    /// that does not exist. A panic says so only where it comes on a row of nulls, too.
     fn probe(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<()> {
         let fields = self.columns().fields().iter();
         let fields: Vec<Field> =

@@ -84,13 +84,14 @@ fn split(condition: Expr, conditions: &mut Vec<Expr>) {
                 open.push(*right);
                 open.push(*left);
             }
-            Expr::Nested(inner) if matches!(&*inner, Expr::BinaryOp { op, .. } if *op == BinaryOperator::And) =>
-            {
-                open.push(*inner);
-            }
+            Expr::Nested(inner) if is_and(&inner) => open.push(*inner),
             other => conditions.push(other),
         }
     }
+}
+
+fn is_and(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op: BinaryOperator::And, .. })
 }
 
 /// The words of a query, to point at them.

@@ -78,8 +78,8 @@ impl QueryText {
     }
 }
 
-/// How many bytes of TOML stand before the text's first: one quote, or three and perhaps a line end,
-/// as far as the length tells. `None` where the text was escaped.
+/// How many bytes of TOML stand before the text's first: one quote, or three and perhaps a line
+/// end, as far as the length tells. `None` where the text was escaped.
 fn lead(text: &str, written: usize) -> Option<usize> {
     let escapable = |c: &char| matches!(c, '"' | '\\') || c.is_control();
     match written.checked_sub(text.len())? {

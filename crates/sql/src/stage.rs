@@ -27,8 +27,8 @@ const CONSTANTS_BYTES_MAX: usize = 8 << 20;
 
 /// A planned query.
 ///
-/// **Buffering**: none between calls. Within one, it holds what it makes of the rows it takes: about
-/// 1 MiB, and at most what one row makes, or what [`FIRST_ROWS`] rows make at first.
+/// **Buffering**: none between calls. Within one, it holds what it makes of the rows it takes:
+/// about 1 MiB, and at most what one row makes, or what [`FIRST_ROWS`] rows make at first.
 #[derive(Clone, Debug)]
 pub(crate) struct SqlStage {
     plan: Arc<Plan>,
@@ -36,8 +36,8 @@ pub(crate) struct SqlStage {
     rows_max: usize,
 }
 
-/// How many rows to take, from what became of those before. Only for queries that make values of any
-/// length; others take all.
+/// How many rows to take, from what became of those before. Only for queries that make values of
+/// any length; others take all.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
     rows: usize,
@@ -58,7 +58,9 @@ impl Stage for SqlStage {
     }
 
     fn fork(&self) -> Option<Box<dyn Stage>> {
-        Some(Box::new(self.clone()))
+        // Sharing is only slower.
+        let plan = self.plan.unshared().map_or_else(|_| Arc::clone(&self.plan), Arc::new);
+        Some(Box::new(Self { plan, ..self.clone() }))
     }
 
     fn apply(&mut self, rows: RecordBatch, at: Moment) -> Result<Output> {
@@ -95,8 +97,7 @@ impl Pace {
             return;
         }
         self.rows = taken.max(FIRST_ROWS);
-        if made > 0 {
-            let now = bytes / made;
+        if let Some(now) = bytes.checked_div(made) {
             // Up at once, down slowly: rows of one kind often come in turns.
             self.row_bytes = now.max(self.row_bytes - self.row_bytes / 4);
         }

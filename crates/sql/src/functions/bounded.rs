@@ -1,7 +1,7 @@
 //! Functions whose result can be far larger than what they are given, held to a bound.
 //!
-//! `repeat(message, 1000000000)` would take the process down before any budget is asked. What a call
-//! would make is therefore worked out first, and refused where it is more than
+//! `repeat(message, 1000000000)` would take the process down before any budget is asked. What a
+//! call would make is therefore worked out first, and refused where it is more than
 //! [`RESULT_BYTES_MAX`]. The stage then halves the batch, so that in the end only a row which alone
 //! passes the bound is rejected.
 

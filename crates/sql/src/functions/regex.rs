@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringViewBuilder};
 use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, StringViewArray};
-use arrow_schema::{DataType, Field};
+use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::cast::as_string_view_array;
-use datafusion_common::tree_node::Transformed;
+use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Result, ScalarValue, exec_err};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::{
     BinaryExpr, Cast, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature, TypeSignature, Volatility,
 };
+use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use regex::Regex;
 
 use super::RESULT_BYTES_MAX;
@@ -75,6 +76,30 @@ fn compile_call(call: ScalarFunction) -> Result<Transformed<Expr>> {
     args.truncate(flags_at);
     args.remove(1);
     Ok(Transformed::yes(work.call(pattern, args)))
+}
+
+/// The expression with compiled patterns of its own. A pattern keeps memory to search with, which
+/// threads that share it would queue for.
+pub(crate) fn unshared(
+    expr: &Arc<dyn PhysicalExpr>,
+    schema: &Schema,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    let unshared = Arc::clone(expr).transform_up(|node| {
+        let Some(call) = node.downcast_ref::<ScalarFunctionExpr>() else {
+            return Ok(Transformed::no(node));
+        };
+        let function = call.fun().inner().downcast_ref::<RegexFunction>();
+        let Some((work, pattern)) = function.and_then(|f| Some((f.work, f.pattern.clone()?)))
+        else {
+            return Ok(Transformed::no(node));
+        };
+        let function = Arc::new(work.function(Some(pattern)));
+        let (field, options) = (call.return_field(schema)?, call.config_options().clone());
+        let args = call.args().to_vec();
+        let call = ScalarFunctionExpr::new(call.name(), function, args, field, Arc::new(options));
+        Ok(Transformed::yes(Arc::new(call) as Arc<dyn PhysicalExpr>))
+    })?;
+    Ok(unshared.data)
 }
 
 fn text(expr: &Expr) -> Option<&str> {
@@ -378,7 +403,8 @@ impl Replacement {
     }
 }
 
-/// The text with up to `count` matches replaced; an error where that may have more than `room` bytes.
+/// The text with up to `count` matches replaced; an error where that may have more than `room`
+/// bytes.
 fn replaced(regex: &Regex, text: &str, with: &str, count: usize, room: u64) -> Result<String> {
     let groups = with.matches('$').count();
     let mut made = String::new();

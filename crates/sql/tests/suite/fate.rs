@@ -138,10 +138,7 @@ fn replacements_that_grow_without_bound_are_rejected() {
     for call in [
         format!("replace(t, 'x', '{with}')"),
         format!("regexp_replace(t, 'x', '{with}', 'g')"),
-        "regexp_replace(t, '(.+)', '\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\
-         \\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\
-         \\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1\\1')"
-            .to_owned(),
+        format!("regexp_replace(t, '(.+)', '{}')", "\\1".repeat(90)),
         format!("array_to_string(string_to_array(t, NULL), '{with}')"),
     ] {
         let outcome = run(&format!("SELECT octet_length({call}) AS r FROM input"), &rows);

@@ -139,11 +139,12 @@ fn columns_are_exactly_those_that_are_read() {
 
 #[test]
 fn forks_do_the_same() {
-    let (mut stage, columns) =
-        stage("SELECT repeat(word, id) AS w FROM input WHERE a > 0", &table());
+    let query = "SELECT repeat(word, id) AS w, message ~ '[ab]l' AS r FROM input \
+                 WHERE a > 0 AND message ~ '(all|als)'";
+    let (mut stage, columns) = stage(query, &table());
     let rows = rows().project(&columns).unwrap();
     let mut fork = stage.fork().unwrap();
     let both = [drain(&mut *stage, rows.clone()), drain(&mut *fork, rows)];
-    assert_eq!(lines(&both[0].rows), ["abc", "-7-7-7-7"]);
+    assert_eq!(lines(&both[0].rows), ["abc|true", "-7-7-7-7|true"]);
     assert_eq!(lines(&both[0].rows), lines(&both[1].rows));
 }

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn batch(rows: &[(Option<i64>, Option<i64>, Option<String>, bool)]) -> RecordBatch {
+type Row = (Option<i64>, Option<i64>, Option<String>, bool);
+
+fn batch(rows: &[Row]) -> RecordBatch {
     let metadata = log_schema().field_with_name("metadata").unwrap().clone();
     let schema = Schema::new(vec![
         Field::new("a", DataType::Int64, true),

@@ -140,9 +140,9 @@ fn a_star_can_leave_out_replace_and_rename() {
     assert_eq!(names(&format!("* {rest}")), some);
     assert_eq!(names(&format!("* {}", rest.replace("EXCLUDE", "EXCEPT"))), some);
     assert_eq!(names(&format!("* {rest} RENAME (word AS text)")), "id a b x text");
-    let (rows, _) = query(&format!(
-        "SELECT * {rest} REPLACE (upper(word) AS word, id + 1 AS a), 7 AS seven FROM input WHERE id = 1"
-    ));
+    let replace = "REPLACE (upper(word) AS word, id + 1 AS a)";
+    let all = format!("SELECT * {rest} {replace}, 7 AS seven FROM input WHERE id = 1");
+    let (rows, _) = query(&all);
     assert_eq!(rows, ["1|2|-|0.0|ABC|7"]);
 }
 
