@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// … and this many rows.
 pub const BATCH_ROWS_MAX: usize = 8_192;
 
+/// How long to wait before trying again: what has healed is used again within five seconds.
+const RETRY_WAITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
+
 /// How to run a pipeline.
 #[derive(Clone)]
 pub struct RunOptions {
@@ -42,7 +46,7 @@ pub struct RunOptions {
 impl Default for RunOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self { once: false, workers, backoff: Backoff::default(), store: None }
+        Self { once: false, workers, backoff: Backoff::exponential(RETRY_WAITS), store: None }
     }
 }
 

@@ -173,7 +173,7 @@ fn terminated_at_any_moment() {
 #[test]
 fn a_stop_that_comes_while_all_is_well_exits_0_and_one_that_leaves_something_1() {
     let folder = Folder::new();
-    folder.write("pipeline.toml", &one_sink("\"in0.log\""));
+    folder.write("pipeline.toml", one_sink("\"in0.log\""));
     folder.write("in0.log", "one\ntwo\n");
     let program = Program::start(TIDEGATE, folder.path(), ["run", "pipeline.toml"]);
     wait_for("the output", DEADLINE, || (folder.read("out.log") == "one\ntwo\n").then_some(()));

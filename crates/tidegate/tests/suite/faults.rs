@@ -4,7 +4,6 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::Command;
-use std::time::Duration;
 
 use tidegate_testkit::process::{Program, wait_for};
 
@@ -162,10 +161,12 @@ impl Drop for Full<'_> {
 }
 
 /// Fills the small disk, sees the program wait for it by name, makes room, and sees it go on.
-fn fills_and_heals(config: &str) {
+#[test]
+#[ignore = "mounts a small file system, which needs root"]
+fn a_disk_that_is_full_at_the_sink_is_waited_for() {
     let folder = Folder::new();
     let small = Full::mount(&folder, "2m");
-    folder.write("pipeline.toml", config);
+    folder.write("pipeline.toml", copy("in.log", "small/out.log"));
     folder.write("small/filler", vec![0; 1_400_000]);
     let lines: String = (0..100_000).map(|line| format!("line {line}\n")).collect();
     folder.write("in.log", &lines);
@@ -173,7 +174,7 @@ fn fills_and_heals(config: &str) {
     wait_for("it to notice", DEADLINE, || program.stderr().contains("trying again").then_some(()));
     assert!(program.is_running());
     fs::remove_file(folder.path().join("small/filler")).unwrap();
-    let out = if config.contains("small/out.log") { "small/out.log" } else { "out.log" };
+    let out = "small/out.log";
     wait_for("all lines", DEADLINE, || (folder.read(out) == lines).then_some(()));
     program.signal("TERM");
     let ended = program.ended(DEADLINE);
@@ -187,13 +188,36 @@ fn fills_and_heals(config: &str) {
 
 #[test]
 #[ignore = "mounts a small file system, which needs root"]
-fn a_disk_that_is_full_at_the_sink_is_waited_for() {
-    fills_and_heals(&copy("in.log", "small/out.log"));
-}
-
-#[test]
-#[ignore = "mounts a small file system, which needs root"]
 fn a_disk_that_is_full_at_the_state_is_waited_for() {
+    let folder = Folder::new();
+    let small = Full::mount(&folder, "8m");
     let config = copy("in.log", "out.log").replace("\"state\"", "\"small/state\"");
-    fills_and_heals(&config);
+    folder.write("pipeline.toml", config);
+    folder.write("in.log", "");
+    let mut program = Program::start(TIDEGATE, folder.path(), ["run", "pipeline.toml"]);
+    let mut log = File::options().append(true).open(folder.path().join("in.log")).unwrap();
+    let mut lines = String::new();
+    let mut add = |lines: &mut String| {
+        let line = format!("line {}\n", lines.len());
+        log.write_all(line.as_bytes()).unwrap();
+        lines.push_str(&line);
+    };
+    add(&mut lines);
+    wait_for("the first line", DEADLINE, || (folder.read("out.log") == lines).then_some(()));
+    let mut filler = File::create(folder.path().join("small/filler")).unwrap();
+    while filler.write_all(&[0; 4_096]).is_ok() {}
+    wait_for("it to notice", DEADLINE, || {
+        add(&mut lines); // each commit takes a little of what the store has left
+        program.stderr().contains("trying again").then_some(())
+    });
+    assert!(program.is_running());
+    drop(filler);
+    fs::remove_file(folder.path().join("small/filler")).unwrap();
+    wait_for("all lines", DEADLINE, || (folder.read("out.log") == lines).then_some(()));
+    program.signal("TERM");
+    let ended = program.ended(DEADLINE);
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(folder.run(&ONCE).stderr.contains("nothing new"));
+    assert_eq!(folder.read("out.log"), lines);
+    drop(small);
 }

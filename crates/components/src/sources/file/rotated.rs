@@ -31,7 +31,7 @@ pub(super) fn between(log: &Path, last: Stamp, known: impl Fn(&Id) -> bool) -> V
             file.stamp.written >= last.written && !known(&file.id) && met.insert(file.id)
         })
         .collect();
-    between.sort_by(|a, b| a.stamp.written.cmp(&b.stamp.written));
+    between.sort_by_key(|file| file.stamp.written);
     between
 }
 
