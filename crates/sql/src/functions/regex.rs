@@ -16,7 +16,7 @@ use datafusion_expr::{
     Signature, TypeSignature, Volatility,
 };
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
-use regex::Regex;
+use regex::{Match, Regex};
 
 use super::RESULT_BYTES_MAX;
 
@@ -410,8 +410,7 @@ fn replaced(regex: &Regex, text: &str, with: &str, count: usize, room: u64) -> R
     let mut made = String::new();
     let mut end = 0;
     let fits = |made: &String, more: usize| made.len().saturating_add(more) as u64 <= room;
-    for found in regex.captures_iter(text).take(count) {
-        let Some(whole) = found.get(0) else { continue };
+    let mut put = |whole: Match<'_>, expand: &dyn Fn(&mut String)| {
         let kept = &text[end..whole.start()];
         // Asked before, as each group may be as long as the match.
         let more = kept.len() + with.len() + whole.len().saturating_mul(groups);
@@ -419,8 +418,20 @@ fn replaced(regex: &Regex, text: &str, with: &str, count: usize, room: u64) -> R
             return exec_err!("regexp_replace would make more than {RESULT_BYTES_MAX} bytes");
         }
         made.push_str(kept);
-        found.expand(with, &mut made);
+        expand(&mut made);
         end = whole.end();
+        Ok(())
+    };
+    if groups == 0 {
+        // To find where groups are takes several times as long.
+        for whole in regex.find_iter(text).take(count) {
+            put(whole, &|made| made.push_str(with))?;
+        }
+    } else {
+        for found in regex.captures_iter(text).take(count) {
+            let Some(whole) = found.get(0) else { continue };
+            put(whole, &|made| found.expand(with, made))?;
+        }
     }
     let kept = &text[end..];
     if !fits(&made, kept.len()) {
