@@ -5,6 +5,9 @@
 /// Opening, reading and remembering.
 mod support;
 
+/// The file source, whatever happens.
+mod chaos;
+
 /// The source of made-up lines.
 mod generate;
 

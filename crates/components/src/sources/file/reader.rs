@@ -76,8 +76,8 @@ impl Reader {
         for tail in self.tails.values_mut() {
             tail.missed += 1;
         }
-        let renamed = if self.scanned { HashMap::new() } else { self.find_renamed(&files) };
-        let between = self.rotated_between(&files, &renamed);
+        let since = if self.scanned { self.replaced(&files) } else { self.find_renamed(&files) };
+        let between = self.rotated_since(&since, &files);
         let order = between.iter().chain(&files).map(|file| file.id).collect::<Vec<_>>();
         for file in files {
             self.see(file);
@@ -217,8 +217,12 @@ impl Reader {
         tail.queued = false;
         let gone = error.kind() == io::ErrorKind::NotFound;
         let path = tail.path().to_owned();
-        if gone && (!self.work.once || self.search(id)) {
-            // Followed, the next scan sees what became of it; else it was found, and is read now.
+        if gone && !self.work.once {
+            // The next scan sees what became of it.
+            return;
+        }
+        if gone && self.search(&[id]).contains(&id) {
+            self.enqueue(id);
             return;
         }
         self.problem(path, error.to_string());
@@ -229,12 +233,12 @@ impl Reader {
         let Found { id, stamp, .. } = file;
         match self.tails.get_mut(&id) {
             Some(tail) => {
-                tail.included = true;
+                tail.ours = true;
                 tail.found(file.path, stamp);
             }
             None => {
                 let mut tail = self.recognise(file);
-                tail.included = true;
+                tail.ours = true;
                 self.tails.insert(id, tail);
             }
         }
@@ -261,8 +265,8 @@ impl Reader {
     }
 
     /// Files that were renamed while nobody looked, so that no pattern leads to them: they are read
-    /// to their end, and before the others, which are newer. Gives for each path the one of them
-    /// that was written to last.
+    /// to their end, and before the others, which are newer. Gives for each log when the first of
+    /// them was written to; all that rotated away later is known, or nobody has committed any of it.
     fn find_renamed(&mut self, files: &[Found]) -> HashMap<PathBuf, Stamp> {
         let found: HashSet<Id> = files.iter().map(|file| file.id).collect();
         let mut folders: BTreeMap<&Path, HashSet<Id>> = BTreeMap::new();
@@ -275,79 +279,76 @@ impl Reader {
         }
         let renamed: Vec<Found> =
             folders.iter().flat_map(|(folder, ids)| find_in(folder, ids)).collect();
-        let mut last: HashMap<PathBuf, Stamp> = HashMap::new();
+        let mut since: HashMap<PathBuf, Stamp> = HashMap::new();
         for file in renamed {
             let (id, stamp) = (file.id, file.stamp);
             let Some(known) = self.known.get(&id).map(|known| &known.last) else { continue };
-            let latest = last.entry(known.path.clone()).or_insert(stamp);
-            if latest.written < stamp.written {
-                *latest = stamp;
+            let first = since.entry(known.path.clone()).or_insert(stamp);
+            if stamp.written < first.written {
+                *first = stamp;
             }
-            if known.offset < stamp.size
+            // What is ours may have been cut before it was renamed; what is not may be a stranger.
+            let ours = rotated::is_rotation_of(&file.path, &known.path);
+            if (ours || known.offset < stamp.size)
                 && let Some(before) = self.known.remove(&id)
             {
-                info!(path = %file.path.display(), was = %before.last.path.display(),
-                      "was renamed while nobody read it; the rest of it is read");
                 let mut tail = Tail::resume(file, self.cutter.clone(), before);
-                tail.missed = 1;
+                (tail.missed, tail.ours) = (1, ours);
                 self.tails.insert(id, tail);
                 self.enqueue(id);
             }
         }
-        last
+        since
     }
 
-    /// Files that were logs and were rotated away again since the last look, or, by the first one,
-    /// since those that were `renamed` meanwhile.
-    fn rotated_between(
-        &mut self,
-        files: &[Found],
-        renamed: &HashMap<PathBuf, Stamp>,
-    ) -> Vec<Found> {
-        let new = |file: &&Found| {
-            !self.tails.contains_key(&file.id) && !self.known.contains_key(&file.id)
-        };
-        let new: Vec<&Found> = files.iter().filter(new).collect();
+    /// Logs whose place another file has taken since the last look, and when they were written to.
+    fn replaced(&self, files: &[Found]) -> HashMap<PathBuf, Stamp> {
+        let new = files.iter().filter(|file| !self.tails.contains_key(&file.id));
+        let new: HashSet<&Path> = new.map(|file| &*file.path).collect();
         if new.is_empty() {
-            return Vec::new();
+            return HashMap::new();
         }
-        let tails = self.tails.iter().filter(|(_, tail)| tail.included);
-        let last: HashMap<&Path, Stamp> =
-            tails.map(|(_, tail)| (tail.path(), tail.stamp())).collect();
-        let mut between = Vec::new();
-        for file in new {
-            let renamed = renamed.get(&file.path).copied();
-            let Some(stamp) = last.get(&*file.path).copied().or(renamed) else { continue };
+        let tails = self.tails.values().filter(|tail| new.contains(tail.path()));
+        tails.map(|tail| (tail.path().to_owned(), tail.stamp())).collect()
+    }
+
+    /// Files that were logs for a while that nobody saw, or of which nothing was committed.
+    fn rotated_since(&mut self, since: &HashMap<PathBuf, Stamp>, files: &[Found]) -> Vec<Found> {
+        let mut all = Vec::new();
+        for (log, since) in since {
             let known = |id: &Id| {
                 let listed = files.iter().any(|file| file.id == *id);
                 listed || self.tails.contains_key(id) || self.known.contains_key(id)
             };
-            let rotated = rotated::between(&file.path, stamp, known).into_iter();
-            between.extend(rotated.map(|rotated| (file.path.clone(), rotated)));
+            let mut between = rotated::between(log, *since, known);
+            between.retain(|rotated| !self.wanted.excludes(&rotated.path));
+            for rotated in &between {
+                info!(path = %rotated.path.display(), was = %log.display(),
+                      "was rotated away before it was read; it is read as well");
+                let mut tail = Tail::new(rotated.clone(), self.cutter.clone()).was(log);
+                (tail.missed, tail.ours) = (1, true);
+                self.tails.insert(rotated.id, tail);
+            }
+            all.append(&mut between);
         }
-        between.retain(|(_, rotated)| !self.wanted.excludes(&rotated.path));
-        for (log, rotated) in &between {
-            info!(path = %rotated.path.display(), was = %log.display(),
-                  "was rotated away between two looks; it is read as well");
-            let mut tail = Tail::new(rotated.clone(), self.cutter.clone()).was(log);
-            tail.missed = 1;
-            self.tails.insert(rotated.id, tail);
-        }
-        between.into_iter().map(|(_, rotated)| rotated).collect()
+        all
     }
 
     /// Those that no pattern led to this time: deleted, or renamed. What is open is read to its
     /// end; what is not is searched by its identity where it was.
     fn search_missed(&mut self) {
         let missed = self.tails.iter().filter(|(_, tail)| tail.missed > 0);
-        for id in missed.map(|(id, _)| *id).collect::<Vec<_>>() {
+        let missed: Vec<Id> = missed.map(|(id, _)| *id).collect();
+        let closed = |id: &&Id| self.tails.get(id).is_some_and(|tail| !tail.is_open());
+        let closed: Vec<Id> = missed.iter().filter(closed).copied().collect();
+        let found = self.search(&closed);
+        for id in missed {
             let Some(tail) = self.tails.get_mut(&id) else { continue };
-            let (waits, open) = (tail.queued || tail.missed <= MISSED_MAX, tail.is_open());
-            if waits && (open || self.search(id)) {
-                continue;
-            }
-            // Nobody will complete its last line.
-            if !waits && open && self.conclude(id) {
+            let there = tail.is_open() || found.contains(&id);
+            let waits = tail.queued || tail.missed <= MISSED_MAX;
+            // Nobody will complete the last line of what has waited long enough.
+            if there && (waits || tail.conclude()) {
+                self.enqueue(id);
                 continue;
             }
             self.close(id);
@@ -361,25 +362,26 @@ impl Reader {
         }
     }
 
-    fn conclude(&mut self, id: Id) -> bool {
-        let more = self.tails.get_mut(&id).is_some_and(Tail::conclude);
-        if more {
-            self.enqueue(id);
+    /// Searches files by their identity where they were; says which are still there.
+    fn search(&mut self, ids: &[Id]) -> HashSet<Id> {
+        let mut folders: BTreeMap<PathBuf, HashSet<Id>> = BTreeMap::new();
+        for id in ids {
+            if let Some(tail) = self.tails.get(id) {
+                let folder = tail.path().parent().unwrap_or(Path::new(""));
+                folders.entry(folder.to_owned()).or_default().insert(*id);
+            }
         }
-        more
-    }
-
-    /// Searches a file by its identity where it was, opens and queues it.
-    fn search(&mut self, id: Id) -> bool {
-        let Some(tail) = self.tails.get_mut(&id) else { return false };
-        let folder = tail.path().parent().unwrap_or(Path::new("")).to_owned();
-        let Some(file) = find_in(&folder, &HashSet::from([id])).pop() else { return false };
-        let missed = tail.missed;
-        tail.found(file.path, file.stamp);
-        tail.missed = missed.max(1);
-        let opened = self.open(id).is_ok();
-        self.enqueue(id);
-        opened
+        let found = folders.iter().flat_map(|(folder, ids)| find_in(folder, ids));
+        let mut there = HashSet::new();
+        for file in found.collect::<Vec<_>>() {
+            if let Some(tail) = self.tails.get_mut(&file.id) {
+                let missed = tail.missed.max(1);
+                tail.found(file.path, file.stamp);
+                tail.missed = missed;
+                there.insert(file.id);
+            }
+        }
+        there
     }
 
     /// Tells what is new among problems, and forgets what has healed.

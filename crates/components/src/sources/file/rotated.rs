@@ -1,10 +1,11 @@
 //! Files that were the log and rotated away between two looks, so that no look ever met them.
 //!
 //! When another file has taken a log's place, those in its folder that have its name with a number
-//! or a date behind it, nobody knows, and were written to no earlier than the one that was the log
-//! last, came in between.
+//! or a date behind it, nobody knows, and were written to no earlier than one that was the log
+//! before, came in between.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -35,6 +36,15 @@ pub(super) fn between(log: &Path, last: Stamp, known: impl Fn(&Id) -> bool) -> V
     between
 }
 
+/// Whether a path is what the log is called once it was rotated away.
+pub(super) fn is_rotation_of(path: &Path, log: &Path) -> bool {
+    let ending = |name: &OsStr| {
+        let ending = path.file_name()?.as_bytes().strip_prefix(name.as_bytes())?;
+        Some(is_rotation(ending))
+    };
+    path.parent() == log.parent() && log.file_name().and_then(ending) == Some(true)
+}
+
 /// `.1`, `-20260310`, `.2026-03-10T12:00`, `.old`: what rotation adds to a name.
 fn is_rotation(ending: &[u8]) -> bool {
     let Some((b'.' | b'-' | b'_', rest)) = ending.split_first() else { return false };
@@ -55,6 +65,14 @@ mod tests {
         for ending in ["", ".", "1", ".wf", ".err", "-error.log", ".1.gz", "-", ".-", "s.1"] {
             assert!(!is_rotation(ending.as_bytes()), "{ending}");
         }
+    }
+
+    #[test]
+    fn a_rotated_log_lies_beside_the_log() {
+        let is = |path: &str, log: &str| is_rotation_of(Path::new(path), Path::new(log));
+        assert!(is("/a/app.log.1", "/a/app.log") && is("app.log-1", "app.log"));
+        assert!(!is("/b/app.log.1", "/a/app.log") && !is("/a/app.log", "/a/app.log"));
+        assert!(!is("/a/other.1", "/a/app.log") && !is("/", "/a/app.log"));
     }
 
     #[test]

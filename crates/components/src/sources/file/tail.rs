@@ -10,6 +10,8 @@ use tracing::{info, warn};
 
 use super::find::Found;
 use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
+use super::rotated;
+use super::rotated::is_rotation_of;
 use crate::clock;
 use crate::codecs::{Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Space};
 
@@ -68,8 +70,9 @@ pub(super) struct Tail {
     /// How many bytes, there when it was found, are to be left unread.
     skip: u64,
     damage: Damage,
-    /// Whether what is included has led to it in this run.
-    pub(super) included: bool,
+    /// Whether a pattern leads to it or its name is that of a rotated log, so that it is ours
+    /// whatever is in it.
+    pub(super) ours: bool,
     /// How many times in a row it was looked for and not found.
     pub(super) missed: u32,
     /// Whether it waits for its turn.
@@ -123,7 +126,7 @@ impl Tail {
             concluded: false,
             skip: 0,
             damage: Damage::default(),
-            included: false,
+            ours: false,
             missed: 0,
             queued: false,
         }
@@ -280,7 +283,7 @@ impl Tail {
     ) -> Result<Option<SourceBatch>, Trouble> {
         self.seen = Stamp::from(&file.metadata()?);
         if !self.is_intact(file)? {
-            if !self.included {
+            if !self.ours {
                 // A stranger has the inode of a file that was rotated away.
                 self.exhausted = Some(self.seen);
                 self.size_max = self.offset;
@@ -335,8 +338,11 @@ impl Tail {
             self.contents += 1;
         }
         self.cutter.skip_from(None);
-        self.first_path.clone_from(&self.path);
-        self.label = Label::from(&*self.path.to_string_lossy());
+        // What was rotated away after it was cut was written as the log, and is still known as that.
+        if !rotated::is_rotation_of(&self.path, &self.first_path) {
+            self.first_path.clone_from(&self.path);
+            self.label = Label::from(&*self.path.to_string_lossy());
+        }
         (self.offset, self.needed, self.size_max) = (0, 0, self.seen.size);
         (self.head, self.tail) = (Mark::default(), Mark::default());
         self.damage = Damage::default();
