@@ -202,7 +202,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn every_line_comes_at_one_place_whatever_happens(

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use super::find::Found;
 use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
 use super::rotated;
-use super::rotated::is_rotation_of;
 use crate::clock;
 use crate::codecs::{Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Space};
 
