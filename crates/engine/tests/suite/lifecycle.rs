@@ -186,3 +186,35 @@ async fn a_data_dir_is_for_one_process() {
     first.finish().await.unwrap();
     assert!(start().await.unwrap().finish().await.unwrap().resumed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_path_leaves_another_source_its_rate() {
+    /// Rows that one source has delivered after ten seconds, beside a stuck one or alone.
+    async fn delivered(stuck: bool) -> usize {
+        let numbers = || Numbers { pace: Duration::from_millis(10), ..Numbers::new(10_000, 100) };
+        let free = Told::to(Does::Write);
+        let options_of = SinkOptions::default;
+        let mut builder = Pipeline::builder()
+            .memory(64 * 1024)
+            .source("free", Box::new(numbers()) as Box<_>)
+            .sink("out", &["free"], options_of(), Box::new(free.clone()) as Box<_>);
+        if stuck {
+            let sink = Box::new(Told::to(Does::Stall)) as Box<_>;
+            builder = builder.source("held", Box::new(numbers()) as Box<_>).sink(
+                "stuck",
+                &["held"],
+                options_of(),
+                sink,
+            );
+        }
+        let store = Store::in_memory().unwrap();
+        let running = builder.build().unwrap().start(options(&store)).await.unwrap();
+        sleep(Duration::from_secs(10)).await;
+        let rows = free.rows.lock().unwrap().len();
+        running.handle().abort();
+        let _ = running.finish().await;
+        rows
+    }
+    let (alone, beside) = (delivered(false).await, delivered(true).await);
+    assert!(alone > 90_000 && beside * 10 >= alone * 9, "{beside} beside it, {alone} alone");
+}
