@@ -9,7 +9,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use futures::StreamExt;
-use tidegate_model::{ErrorKind, OFFSET};
+use tidegate_components::sources::SOURCES;
+use tidegate_model::{ErrorKind, OFFSET, Settings};
 
 #[cfg(target_os = "linux")]
 use super::support::open_logs;
@@ -330,4 +331,28 @@ async fn with_little_memory_it_reads_little_at_once() {
     probe.budget = tidegate_flow::ByteBudget::new(64 << 10);
     probe.drain().await.unwrap();
     assert_eq!(probe.messages().len(), 20_000);
+}
+
+#[test]
+fn mistakes_are_told_where_they_are() {
+    let spec = SOURCES.iter().find(|(name, _)| *name == "file").unwrap().1;
+    for (settings, wrong, remedy) in [
+        ("exclude = []", "", "include"),
+        ("include = []", "", "name a file"),
+        ("include = [\"a\", \"b[\"]", "\"b[\"", "stand for parts of a name"),
+        ("include = [\"a\"]\nexclude = [\"***\"]", "\"***\"", "stand for parts of a name"),
+        ("include = [\"a\"]\ncodec = \"jsno\"", "\"jsno\"", "\"text\""),
+        ("include = [\"a\"]\nfrom = \"start\"", "\"start\"", "`beginning`"),
+        ("include = [\"a\"]\nline_bytes_max = 0", "0", "1 byte"),
+        ("include = [\"a\"]\nline_bytes_max = \"1GiB\"", "\"1GiB\"", "256 MiB"),
+        ("include = [\"a\"]\nrescan = \"1ms\"", "\"1ms\"", "10ms"),
+        ("include = [\"a\"]\nfiles_open_max = 0", "0", "nonzero"),
+    ] {
+        let mistake = (spec.build)(&Settings::from_toml(settings).unwrap()).err().unwrap();
+        let said = format!("{} {}", mistake.message, mistake.help.unwrap_or_default());
+        assert!(said.contains(remedy), "{settings}: {said}");
+        if !wrong.is_empty() {
+            assert_eq!(&settings[mistake.span.unwrap()], wrong, "{said}");
+        }
+    }
 }

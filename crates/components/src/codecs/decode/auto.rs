@@ -215,6 +215,7 @@ mod tests {
     use arrow_array::types::{TimestampNanosecondType, UInt8Type};
     use arrow_array::{Array, RecordBatch};
     use arrow_schema::SchemaRef;
+    use proptest::prelude::*;
     use tidegate_flow::ByteBudget;
     use tidegate_model::log_schema;
 
@@ -343,6 +344,53 @@ and this one is no JSON at all
                 (0..all.num_columns()).filter(|column| choice >> column & 1 == 1).collect();
             let columns = Arc::new(log_schema().project(&wanted).unwrap());
             assert_eq!(decode(text, columns).0, all.project(&wanted).unwrap(), "{wanted:?}");
+        }
+    }
+
+    /// Bytes of which some look like what is looked for, cut and glued anywhere.
+    fn odd_text() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            proptest::sample::select(vec![
+                &b"{\"msg\":\""[..],
+                b"\"}",
+                b"\"time\":1445191307.5,",
+                b"\"a\":{\"b\":[1,2]}}",
+                b"2015-10-18 18:01:47,978 ",
+                b"Jun 14 15:16:01 ",
+                b"[Sun Dec 04 04:47:44 2005] ",
+                b"<34>1 ",
+                b"99999999999999999999",
+                b"20171223-22:15:29:606|",
+                b" ERROR ",
+                b"[error]",
+                b"E/x",
+                b"\\ud800",
+                b"\xc3",
+                b"\n",
+                b"\r\n",
+            ])
+            .prop_map(<[u8]>::to_vec),
+            proptest::collection::vec(any::<u8>(), 1..4),
+        ];
+        proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        // That columns are what Arrow calls valid is checked where they are decoded.
+        #[test]
+        fn any_bytes_give_valid_columns_and_lines_of_text_as_they_are(bytes in odd_text()) {
+            let (batch, _) = decode(&bytes, log_schema());
+            let messages = batch.column(4).as_string_view();
+            let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+            let last = lines.pop().filter(|last| !last.is_empty());
+            let lines = lines.iter().map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+            for (row, line) in lines.chain(last).enumerate() {
+                let line = String::from_utf8_lossy(line);
+                // By its grammar: half a surrogate pair is JSON, though no text.
+                let json = serde_json::from_str::<&serde_json::value::RawValue>(&line);
+                let object = json.is_ok_and(|json| json.get().starts_with('{'));
+                prop_assert!(object || messages.value(row) == line, "{}", line);
+            }
         }
     }
 }
