@@ -51,13 +51,18 @@ fn escaped(mut bytes: &[u8], out: &mut Vec<u8>) {
 
 /// How many bytes at the front need no escape.
 fn clean_bytes(bytes: &[u8]) -> usize {
-    let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let clean = blocks.iter().take_while(|block| !needs_escape(block)).count() * BLOCK;
+    let clean = clean_blocks::<BLOCK>(bytes);
+    let clean = clean + clean_blocks::<{ BLOCK / 4 }>(&bytes[clean..]);
     let rest = bytes[clean..].iter().position(|byte| LETTERS[usize::from(*byte)] != 0);
     rest.map_or(bytes.len(), |at| clean + at)
 }
 
-fn needs_escape(block: &[u8; BLOCK]) -> bool {
+fn clean_blocks<const SIZE: usize>(bytes: &[u8]) -> usize {
+    let (blocks, _) = bytes.as_chunks::<SIZE>();
+    blocks.iter().take_while(|block| !needs_escape(block)).count() * SIZE
+}
+
+fn needs_escape<const SIZE: usize>(block: &[u8; SIZE]) -> bool {
     block.iter().fold(false, |any, &byte| any | (byte < 0x20) | (byte == b'"') | (byte == b'\\'))
 }
 

@@ -18,46 +18,51 @@ const fn pairs() -> [[u8; 2]; 100] {
 
 /// An instant, `2024-02-29T12:00:00.25Z`: as many digits of a second as it needs.
 pub(super) fn instant(seconds: i64, nanos: u32, out: &mut Vec<u8>) {
-    date(seconds.div_euclid(DAY), out);
-    out.push(b'T');
-    time_of_day(seconds.rem_euclid(DAY) as u32, nanos, out);
+    // All at once into a fixed place: twice as fast as piece by piece.
+    let mut text = *b"0000-00-00T00:00:00.000000000";
+    let time = seconds.rem_euclid(DAY) as u32;
+    let (year, month, day) = civil(seconds.div_euclid(DAY));
+    put(&mut text, 5, month);
+    put(&mut text, 8, day);
+    put(&mut text, 11, time / 3_600);
+    put(&mut text, 14, time / 60 % 60);
+    put(&mut text, 17, time % 60);
+    let fraction = fraction(nanos);
+    text[19..].copy_from_slice(&fraction);
+    let end = 19 + needed(&fraction);
+    if let Some(four_digits) = four_digits(year) {
+        text[..4].copy_from_slice(&four_digits);
+        out.extend_from_slice(&text[..end]);
+    } else {
+        out.extend_from_slice(format!("{year:+07}").as_bytes());
+        out.extend_from_slice(&text[4..end]);
+    }
     out.push(b'Z');
 }
 
 /// A day, counted from 1970-01-01. Years beyond four digits have a sign and at least six, as
 /// ECMAScript has them.
 pub(super) fn date(days: i64, out: &mut Vec<u8>) {
-    // Howard Hinnant's civil_from_days: years begin in March, so that leap days end them.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    if (0..10_000).contains(&year) {
-        pair(year as u32 / 100, out);
-        pair(year as u32 % 100, out);
-    } else {
-        out.extend_from_slice(format!("{year:+07}").as_bytes());
+    let (year, month, day) = civil(days);
+    match four_digits(year) {
+        Some(digits) => out.extend_from_slice(&digits),
+        None => out.extend_from_slice(format!("{year:+07}").as_bytes()),
     }
-    out.push(b'-');
-    pair(month as u32, out);
-    out.push(b'-');
-    pair(day as u32, out);
+    let mut text = *b"-00-00";
+    put(&mut text, 1, month);
+    put(&mut text, 4, day);
+    out.extend_from_slice(&text);
 }
 
 /// A time of day, `23:59:59.999`.
 pub(super) fn time_of_day(seconds: u32, nanos: u32, out: &mut Vec<u8>) {
-    pair(seconds / 3_600 % 100, out);
-    out.push(b':');
-    pair(seconds / 60 % 60, out);
-    out.push(b':');
-    pair(seconds % 60, out);
-    fraction(nanos, out);
+    let mut text = *b"00:00:00";
+    put(&mut text, 0, seconds / 3_600 % 100);
+    put(&mut text, 3, seconds / 60 % 60);
+    put(&mut text, 6, seconds % 60);
+    out.extend_from_slice(&text);
+    let fraction = fraction(nanos);
+    out.extend_from_slice(&fraction[..needed(&fraction)]);
 }
 
 /// A length of time in seconds, as ISO 8601 has it: `PT1.5S`, `-PT0.001S`.
@@ -69,27 +74,54 @@ pub(super) fn length(seconds: i64, nanos: u32, out: &mut Vec<u8>) {
     let total = total.unsigned_abs();
     out.extend_from_slice(b"PT");
     out.extend_from_slice(itoa::Buffer::new().format(total / 1_000_000_000).as_bytes());
-    fraction((total % 1_000_000_000) as u32, out);
+    let fraction = fraction((total % 1_000_000_000) as u32);
+    out.extend_from_slice(&fraction[..needed(&fraction)]);
     out.push(b'S');
 }
 
-fn fraction(nanos: u32, out: &mut Vec<u8>) {
-    if nanos == 0 {
-        return;
-    }
-    out.push(b'.');
-    pair(nanos / 10_000_000 % 100, out);
-    pair(nanos / 100_000 % 100, out);
-    pair(nanos / 1_000 % 100, out);
-    pair(nanos / 10 % 100, out);
-    out.push(b'0' + (nanos % 10) as u8);
-    while out.last() == Some(&b'0') {
-        out.pop();
-    }
+/// Year, month and day of a day counted from 1970-01-01: Howard Hinnant's `civil_from_days`. Years
+/// begin in March there, so that leap days end them.
+fn civil(days: i64) -> (i64, u32, u32) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097) as u32;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = i64::from(year_of_era) + era * 400 + i64::from(month <= 2);
+    (year, month, day)
 }
 
-fn pair(number: u32, out: &mut Vec<u8>) {
-    out.extend_from_slice(&PAIRS[number as usize]);
+fn four_digits(year: i64) -> Option<[u8; 4]> {
+    let year = u32::try_from(year).ok().filter(|year| *year < 10_000)?;
+    let mut digits = [0; 4];
+    put(&mut digits, 0, year / 100);
+    put(&mut digits, 2, year % 100);
+    Some(digits)
+}
+
+/// A point and nine digits.
+fn fraction(nanos: u32) -> [u8; 10] {
+    let mut text = *b".000000000";
+    put(&mut text, 1, nanos / 10_000_000 % 100);
+    put(&mut text, 3, nanos / 100_000 % 100);
+    put(&mut text, 5, nanos / 1_000 % 100);
+    put(&mut text, 7, nanos / 10 % 100);
+    text[9] += (nanos % 10) as u8;
+    text
+}
+
+/// How much of a fraction says something.
+fn needed(fraction: &[u8; 10]) -> usize {
+    let last = fraction[1..].iter().rposition(|digit| *digit != b'0');
+    last.map_or(0, |last| last + 2)
+}
+
+fn put(text: &mut [u8], at: usize, number: u32) {
+    text[at..at + 2].copy_from_slice(&PAIRS[number as usize]);
 }
 
 #[cfg(test)]
