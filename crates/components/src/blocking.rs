@@ -19,6 +19,6 @@ pub(crate) async fn blocking<S: Send + 'static, T: Send + 'static>(
     });
     done.await.map_err(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => Error::fatal("reading was stopped with the program").because(error),
+        Err(error) => Error::fatal("the work was stopped with the program").because(error),
     })
 }

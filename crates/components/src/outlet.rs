@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use arrow_array::RecordBatch;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use tokio::task::spawn_blocking;
 
+use crate::blocking::blocking;
 use crate::codecs::encode::Encoder;
 
 /// So long a thread waits for room, before the task is asked whether it is still wanted.
@@ -62,26 +62,27 @@ impl Outlet {
                 self.buffer.push(b'\n');
             }
             row = (encoder.encode)(rows, row, &mut self.buffer, BUFFER_BYTES)?;
-            self.write_buffer().await.map_err(&failed)?;
+            self.write_buffer(&failed).await?;
         }
         Ok(())
     }
 
-    async fn write_buffer(&mut self) -> Result<()> {
+    async fn write_buffer(
+        &mut self,
+        failed: impl Fn(Error) -> tidegate_model::Error,
+    ) -> tidegate_model::Result<()> {
         let mut written = 0;
         while written < self.buffer.len() {
             let (file, bytes_max) = (Arc::clone(&self.file), self.bytes_max);
-            let bytes = std::mem::take(&mut self.buffer);
-            let step = spawn_blocking(move || {
-                let done = write_for_a_while(&file, &bytes[written..], bytes_max);
-                (bytes, done)
+            let step = blocking(std::mem::take(&mut self.buffer), move |bytes| {
+                write_for_a_while(&file, &bytes[written..], bytes_max)
             });
-            let (bytes, (count, outcome)) = step.await.map_err(Error::other)?;
+            let (bytes, (count, outcome)) = step.await?;
             self.buffer = bytes;
             written += count;
             if let Err(error) = outcome {
                 self.torn = written > 0 && self.buffer.get(written - 1) != Some(&b'\n');
-                return Err(error);
+                return Err(failed(error));
             }
         }
         Ok(())

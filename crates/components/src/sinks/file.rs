@@ -19,6 +19,7 @@ mod place;
 use std::fs::{FileType, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, mem};
 
@@ -28,12 +29,12 @@ use futures_core::future::BoxFuture;
 use rustix::io::Errno;
 use serde::Deserialize;
 use tidegate_model::{
-    Commit, Delivered, Error, Mistake, Result, Settings, Sink, SinkContext, SinkSpec, Spanned,
-    Written,
+    Commit, Delivered, Error, Mistake, Records, Result, Settings, Sink, SinkContext, SinkSpec,
+    Spanned, Written,
 };
-use tokio::task::spawn_blocking;
 
 use self::disk::{Disk, open_flags, record_key};
+use crate::blocking::blocking;
 use crate::codecs::encode::Encoder;
 use crate::outlet::{Outlet, is_outlet};
 
@@ -86,30 +87,14 @@ enum State {
 
 impl FileSink {
     async fn open_any(&mut self, context: SinkContext) -> Result<Vec<Delivered>> {
-        let path = self.path.clone();
         if let State::Disk(_) = self.state {
             return self.on_disk(|disk| disk.open_again().and_then(|()| disk.delivered())).await;
         }
-        self.state = blocking(move || {
-            let records = context.records;
-            let opened = match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-                Ok(metadata) if is_outlet(metadata.file_type()) => {
-                    return match records.load(&record_key(&path))? {
-                        None => Ok(State::Outlet(open_outlet(&path)?)),
-                        Some(_) => Err(Error::fatal(format!(
-                            "path: {path:?} was a file, and is none any more: change `path`"
-                        ))),
-                    };
-                }
-                Ok(metadata) if !metadata.is_file() => Err(odd(metadata.file_type())),
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-            opened.map_err(|error| failed("open", &path, error))?;
-            Ok(State::Disk(Box::new(Disk::open(&path, records)?)))
+        let (_, opened) = blocking((self.path.clone(), context.records), |(path, records)| {
+            open(path, Arc::clone(records))
         })
         .await?;
+        self.state = opened?;
         match self.state {
             State::Disk(_) => self.on_disk(|disk| disk.delivered()).await,
             _ => Ok(Vec::new()),
@@ -158,7 +143,7 @@ impl FileSink {
     async fn reader(&mut self) -> Result<&mut Outlet> {
         while let State::Outlet(None) = self.state {
             let path = self.path.clone();
-            match blocking(move || open_outlet(&path)).await? {
+            match blocking(path, |path| open_outlet(path)).await?.1? {
                 None => tokio::time::sleep(READER_WAIT).await,
                 opened => self.state = State::Outlet(opened),
             }
@@ -174,14 +159,10 @@ impl FileSink {
         &mut self,
         work: impl FnOnce(&mut Disk) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let State::Disk(mut disk) = mem::replace(&mut self.state, State::Closed) else {
+        let State::Disk(disk) = mem::replace(&mut self.state, State::Closed) else {
             return Err(closed());
         };
-        let (disk, done) = blocking(move || {
-            let done = work(&mut disk);
-            Ok((disk, done))
-        })
-        .await?;
+        let (disk, done) = blocking(disk, |disk| work(disk)).await?;
         self.state = State::Disk(disk);
         done
     }
@@ -232,12 +213,24 @@ impl Sink for FileSink {
     }
 }
 
-/// Runs what may block where that does no harm.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = spawn_blocking(work).await;
-    done.map_err(|error| Error::fatal("the thread that wrote came to a bad end").because(error))?
+/// Opens whatever the path leads to.
+fn open(path: &Path, records: Arc<dyn Records>) -> Result<State> {
+    let found = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if is_outlet(metadata.file_type()) => {
+            return match records.load(&record_key(path))? {
+                None => Ok(State::Outlet(open_outlet(path)?)),
+                Some(_) => Err(Error::fatal(format!(
+                    "path: {path:?} was a file, and is none any more: change `path`"
+                ))),
+            };
+        }
+        Ok(metadata) if !metadata.is_file() => Err(odd(metadata.file_type())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    found.map_err(|error| failed("open", path, error))?;
+    Ok(State::Disk(Box::new(Disk::open(path, records)?)))
 }
 
 fn closed() -> Error {
