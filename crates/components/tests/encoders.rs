@@ -27,6 +27,8 @@ fn encoded(name: &str, rows: &RecordBatch, enough: usize) -> Vec<u8> {
         let next = (encoder(name).encode)(rows, from, &mut out, enough).unwrap();
         assert!(next > from && next <= rows.num_rows(), "no step from {from} to {next}");
         assert!(next == rows.num_rows() || out.len() >= enough, "stopped early");
+        let last = out[..out.len() - 1].iter().rposition(|byte| *byte == b'\n');
+        assert!(last.is_none_or(|end| end + 1 < enough), "stopped late");
         from = next;
         all.append(&mut out);
     }
@@ -174,6 +176,17 @@ fn text_writes_the_message_or_the_only_column() {
     assert_eq!(plain(Arc::new(words)), "\"q\"\nr\n");
     let raw = batch([("only", Arc::new(BinaryArray::from_iter_values([b"\xff"])) as ArrayRef)]);
     assert_eq!(encoded("text", &raw, usize::MAX), b"\xff\n");
+}
+
+#[test]
+fn parts_of_a_line_are_lines_of_their_own() {
+    let mut views = StringViewBuilder::new();
+    let block =
+        views.append_block(Buffer::from(b"one part of a line, another part of it".to_vec()));
+    views.try_append_view(block, 0, 18).unwrap();
+    views.try_append_view(block, 19, 19).unwrap();
+    let rows = batch([("message", Arc::new(views.finish()))]);
+    assert_eq!(text_of("text", &rows), "one part of a line\n another part of it\n");
 }
 
 #[test]

@@ -315,12 +315,13 @@ mod tests {
     #[test]
     fn the_rate_of_rows_holds_with_late_timers() {
         let batch = rows(&["x"; 8_192]);
-        for rate in [7, 100, 4_321, 1_000_000] {
-            let transform = transform(&format!("rows_per_second = {rate}")).unwrap();
+        for (rate, burst) in [(7, 1), (100, 10), (999, 1), (4_321, 400), (1_000_000, 100_000)] {
+            let settings = format!("rows_per_second = {rate}\nburst = {burst}");
+            let transform = transform(&settings).unwrap();
             let mut stage = transform.plan(&batch.schema()).unwrap();
             let seconds = if rate < 1_000 { 60 } else { 31 };
             let batch = batch.slice(0, batch.num_rows().min(4 * rate as usize));
-            let late = |turn: u64| Duration::from_micros(turn * 7_919 % 3_000);
+            let late = |turn: u64| Duration::from_micros(turn * 7_919 % 9_000);
             let all = passed(&mut *stage, &batch, late, Duration::from_secs(seconds));
             let counts: Vec<_> =
                 all.iter().map(|(time, rows)| (*time, rows.num_rows() as u64)).collect();

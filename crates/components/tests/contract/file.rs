@@ -53,6 +53,20 @@ async fn rows_are_there_after_a_commit_and_not_before() {
 }
 
 #[tokio::test]
+async fn rows_of_a_source_that_has_no_offsets_are_kept_by_their_commit_too() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("out.log");
+    let records = Arc::new(Memory::default());
+    for line in ["one", "two"] {
+        let mut sink = opened(&path, &records).await.unwrap();
+        sink.write(&messages(&[line])).await.unwrap();
+        sink.commit(&[]).await.unwrap();
+        sink.write(&messages(&["never committed"])).await.unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+}
+
+#[tokio::test]
 async fn a_file_that_no_commit_is_known_of_is_appended_to() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("out.log");

@@ -264,6 +264,14 @@ fn reopen(path: &Path, place: &Place) -> Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
+impl Drop for Disk {
+    /// The lock goes now, and not when the last copy of the handle is closed: a process that is just
+    /// being started has one, for a moment.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(open_flags());
