@@ -1,6 +1,7 @@
 //! The way of a source's rows through its fused transforms to the edges of sinks: synchronous, on
 //! any worker, order kept.
 
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,6 +73,8 @@ pub(crate) struct Route {
 struct Node {
     name: Arc<str>,
     stage: Staged,
+    // The most workers it may run on; `None` for as many as there are.
+    workers: Option<NonZeroUsize>,
     counts: Arc<StageCounts>,
     rows: Vec<Branch>,
     rejects: Vec<Branch>,
@@ -171,6 +174,7 @@ impl<'a> Router<'a> {
         route.nodes.push(Node {
             name: Arc::clone(&transform.name),
             stage,
+            workers: transform.transform.workers(),
             counts: Arc::clone(&self.counts[index]),
             rows: Vec::new(),
             rejects: Vec::new(),
@@ -241,9 +245,12 @@ impl Route {
         Worker { stages: stages.collect() }
     }
 
-    /// Whether there is work here that more workers would speed up.
-    pub(crate) fn has_free_stages(&self) -> bool {
-        self.nodes.iter().any(|node| matches!(node.stage, Staged::Free(_)))
+    /// How many workers the stages allow, of so many at most: a fused chain runs as a whole, so what
+    /// one stage allows holds for all. Where no stage is free, more than one would have nothing to do.
+    pub(crate) fn workers(&self, most: NonZeroUsize) -> NonZeroUsize {
+        let free = self.nodes.iter().filter(|node| matches!(node.stage, Staged::Free(_)));
+        let allowed = free.map(|node| node.workers.unwrap_or(most).min(most));
+        allowed.min().unwrap_or(NonZeroUsize::MIN)
     }
 
     /// The stage that all rows go through, where a node has one.

@@ -35,7 +35,8 @@ const RETRY_WAITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Durat
 pub struct RunOptions {
     /// Stop when all sources have come to the end of what there is.
     pub once: bool,
-    /// How many workers the transforms of one source may have; 1 runs them in the source's task.
+    /// How many workers the transforms of one source may have, where they allow as many; 1 runs them
+    /// in the source's task.
     pub workers: NonZeroUsize,
     /// How to wait before trying again what was disconnected.
     pub backoff: Backoff,

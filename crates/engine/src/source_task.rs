@@ -27,6 +27,7 @@ pub(crate) struct SourceTask {
     /// What it is given when it opens, but for the positions, which are the committed ones here.
     pub(crate) context: SourceContext,
     pub(crate) path: Arc<Path>,
+    /// The most that its transforms may have.
     pub(crate) workers: NonZeroUsize,
     pub(crate) stop: Stop,
     pub(crate) backoff: Backoff,
@@ -58,7 +59,8 @@ impl SourceTask {
         });
         let admitting = Arc::clone(&path);
         let entered = batches.map(move |read| admitting.enter(read?));
-        if workers.get() > 1 && path.route.has_free_stages() {
+        let workers = path.route.workers(workers);
+        if workers.get() > 1 {
             let pool = Arc::new(Pool::new(&path, workers));
             let made = entered.concurrent_map(workers, move |works| {
                 let pool = Arc::clone(&pool);

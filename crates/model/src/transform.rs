@@ -1,5 +1,6 @@
 //! Rows in, rows out.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -33,9 +34,10 @@ pub trait Transform: Send + Sync {
         false
     }
 
-    /// On how many workers it may run at a time; `None` for as many as there are.
-    fn workers(&self) -> Option<usize> {
-        Some(1)
+    /// On how many workers it may run at a time; `None` for as many as there are. Transforms that
+    /// follow each other run as one, on as many as each of them allows.
+    fn workers(&self) -> Option<NonZeroUsize> {
+        Some(NonZeroUsize::MIN)
     }
 }
 

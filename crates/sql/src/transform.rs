@@ -90,7 +90,7 @@ impl Transform for SqlTransform {
         Ok(Box::new(SqlStage::new(plan)))
     }
 
-    fn workers(&self) -> Option<usize> {
-        self.workers.map(NonZeroUsize::get)
+    fn workers(&self) -> Option<NonZeroUsize> {
+        self.workers
     }
 }

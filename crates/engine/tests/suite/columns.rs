@@ -42,7 +42,7 @@ async fn a_source_is_asked_for_what_sinks_and_transforms_read() {
     assert_eq!(names(&context), ["c", OFFSET]);
     assert_eq!(sink.rows.lock().unwrap().len(), 30);
 
-    let picks = |reads: &[usize], gives| Picks { reads: reads.to_vec(), gives, panics: false };
+    let picks = |reads: &[usize], gives| Picks { reads: reads.to_vec(), gives, ..Picks::nothing() };
     let (context, sink) = told_of(Some(picks(&[0, 1], Some("b"))), &["b"]).await;
     assert_eq!(names(&context), ["a", "b", OFFSET]);
     let columns = sink.columns.lock().unwrap().take().unwrap();

@@ -9,7 +9,7 @@ fn source(builder: Builder, name: &str) -> Builder {
 }
 
 fn transform(builder: Builder, name: &str, inputs: &[&str]) -> Builder {
-    let picks = Picks { reads: vec![0], gives: None, panics: false };
+    let picks = Picks::nothing();
     builder.transform(name, inputs, Box::new(picks) as Box<_>)
 }
 
@@ -131,7 +131,7 @@ fn two_sinks_at_one_target_and_too_little_memory() {
 #[test]
 fn inputs_with_different_columns() {
     let builder = source(Pipeline::builder(), "a");
-    let picks = Picks { reads: vec![0], gives: Some("b"), panics: false };
+    let picks = Picks { gives: Some("b"), ..Picks::nothing() };
     let builder = builder.transform("t", &["a"], Box::new(picks) as Box<_>);
     let lines = said(sink(builder, "out", &["a", "t"]));
     let expected = "sinks.out inputs[1]: its inputs have different columns: (a UInt64, b UInt64, c \

@@ -109,7 +109,7 @@ async fn a_failure_names_who_failed_and_others_deliver_what_they_have() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_transform_is_named_with_and_without_workers() {
     for workers in [1, 4] {
-        let picks = Picks { reads: vec![0], gives: None, panics: true };
+        let picks = Picks { panics: true, ..Picks::nothing() };
         let builder = Pipeline::builder().source("numbers", Box::new(Numbers::new(9, 9)) as Box<_>);
         let builder = builder.transform("picks", &["numbers"], Box::new(picks) as Box<_>);
         let sink = Box::new(Told::to(Does::Write)) as Box<_>;
@@ -132,7 +132,7 @@ async fn a_reader_that_has_seen_enough_ends_the_run_as_a_success() {
 
 #[tokio::test(start_paused = true)]
 async fn workers_keep_the_order() {
-    let picks = Picks { reads: vec![0], gives: None, panics: false };
+    let picks = Picks::nothing();
     let builder = Pipeline::builder().source("numbers", Box::new(Numbers::new(500, 10)) as Box<_>);
     let builder = builder.transform("picks", &["numbers"], Box::new(picks) as Box<_>);
     let sink = Told::to(Does::Write);
@@ -217,4 +217,30 @@ async fn a_stuck_path_leaves_another_source_its_rate() {
     }
     let (alone, beside) = (delivered(false).await, delivered(true).await);
     assert!(alone > 90_000 && beside * 10 >= alone * 9, "{beside} beside it, {alone} alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_runs_on_as_many_workers_as_each_of_its_transforms_allows() {
+    /// How many stages were made for workers, of a chain of two of which the second allows so many.
+    async fn made(allowed: Option<usize>) -> usize {
+        let (first, second) = (Picks::nothing(), Picks::nothing());
+        let forks = std::sync::Arc::clone(&second.forks);
+        let second = Picks { workers: allowed.and_then(NonZeroUsize::new), ..second };
+        let builder = Pipeline::builder()
+            .source("numbers", Box::new(Numbers::new(1, 1)) as Box<_>)
+            .transform("first", &["numbers"], Box::new(first) as Box<_>)
+            .transform("second", &["first"], Box::new(second) as Box<_>);
+        let sink = Box::new(Told::to(Does::Write)) as Box<_>;
+        let pipeline = builder.sink("out", &["second"], SinkOptions::default(), sink).build();
+        let workers = NonZeroUsize::new(8).unwrap();
+        let options = RunOptions { workers, ..options(&Store::in_memory().unwrap()) };
+        pipeline.unwrap().start(options).await.unwrap().finish().await.unwrap();
+        forks.load(std::sync::atomic::Ordering::Relaxed)
+    }
+    let alone = made(Some(1)).await;
+    // One more than alone for each but the first, which then is the source's task itself.
+    assert_eq!(
+        [made(Some(3)).await, made(None).await, made(Some(99)).await],
+        [3, 8, 8].map(|n| alone + n - 1)
+    );
 }

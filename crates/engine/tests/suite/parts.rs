@@ -1,6 +1,8 @@
 //! Small components for tests: a source of numbered rows, a sink that does as it is told. What they
 //! wait for is virtual: those who use them run with `start_paused`.
 
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -156,9 +158,24 @@ pub(crate) struct Picks {
     pub(crate) reads: Vec<usize>,
     pub(crate) gives: Option<&'static str>,
     pub(crate) panics: bool,
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// How many of it were made for workers.
+    pub(crate) forks: Arc<AtomicUsize>,
+}
+
+impl Picks {
+    /// One that passes everything through.
+    pub(crate) fn nothing() -> Self {
+        let forks = Arc::default();
+        Self { reads: vec![0], gives: None, panics: false, workers: None, forks }
+    }
 }
 
 impl Transform for Picks {
+    fn workers(&self) -> Option<NonZeroUsize> {
+        self.workers
+    }
+
     fn columns(&self, _: &SchemaRef) -> Result<Vec<usize>, Mistake> {
         Ok(self.reads.clone())
     }
@@ -168,17 +185,15 @@ impl Transform for Picks {
     }
 
     fn plan(&self, input: &SchemaRef) -> Result<Box<dyn Stage>, Mistake> {
+        let (panics, forks) = (self.panics, Arc::clone(&self.forks));
         let Some(gives) = self.gives else {
-            return Ok(Box::new(Picked {
-                keep: None,
-                schema: Arc::clone(input),
-                panics: self.panics,
-            }));
+            let schema = Arc::clone(input);
+            return Ok(Box::new(Picked { keep: None, schema, panics, forks }));
         };
         let mut keep = vec![input.index_of(gives).map_err(|e| Mistake::new(e.to_string()))?];
         keep.extend(input.index_of(tidegate_model::OFFSET));
         let schema = Arc::new(input.project(&keep).unwrap());
-        Ok(Box::new(Picked { keep: Some(keep), schema, panics: self.panics }))
+        Ok(Box::new(Picked { keep: Some(keep), schema, panics, forks }))
     }
 }
 
@@ -187,6 +202,7 @@ struct Picked {
     keep: Option<Vec<usize>>,
     schema: SchemaRef,
     panics: bool,
+    forks: Arc<AtomicUsize>,
 }
 
 impl Stage for Picked {
@@ -195,6 +211,7 @@ impl Stage for Picked {
     }
 
     fn fork(&self) -> Option<Box<dyn Stage>> {
+        self.forks.fetch_add(1, Ordering::Relaxed);
         Some(Box::new(self.clone()))
     }
 

@@ -25,7 +25,8 @@ fn workers_are_from_1_to_64() {
     for (workers, given) in [("1", Some(1)), ("64", Some(64))] {
         let toml = format!("query = 'SELECT * FROM input'\nworkers = {workers}");
         let settings = Settings::from_toml(&toml).unwrap();
-        assert_eq!(SqlTransform::from_settings(&settings).unwrap().workers(), given);
+        let workers = SqlTransform::from_settings(&settings).unwrap().workers();
+        assert_eq!(workers.map(std::num::NonZeroUsize::get), given);
     }
     for workers in ["0", "65", "-1"] {
         let toml = format!("query = 'SELECT * FROM input'\nworkers = {workers}");
