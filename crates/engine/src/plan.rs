@@ -24,8 +24,6 @@ pub(crate) struct Plan {
     pub(crate) transforms: Vec<SchemaRef>,
     /// What each sink gets.
     pub(crate) sinks: Vec<SchemaRef>,
-    /// The share of the budget that each edge may hold where its sink doesn't say.
-    pub(crate) edges: usize,
 }
 
 /// Wires the components up and finds out which columns are needed where.
@@ -53,8 +51,7 @@ pub(crate) fn plan(builder: &Builder) -> Result<Plan, Vec<GraphMistake>> {
         input.map_or_else(|| Arc::new(Schema::empty()), |input| projected(input, names, false))
     });
     let (sources, transforms, sinks) = (sources.collect(), transforms.collect(), sinks.collect());
-    let edges = wiring.sinks.iter().map(Vec::len).sum();
-    Ok(Plan { offsets, sources, transforms, sinks, edges, wiring })
+    Ok(Plan { offsets, sources, transforms, sinks, wiring })
 }
 
 /// The named columns of a schema, in its order, and the hidden one where rows carry offsets.

@@ -121,9 +121,13 @@ impl Starter {
         let mut router = Router::new(builder, plan, &gauges.transforms);
         let routes: Result<Vec<Route>> =
             (0..builder.sources.len()).map(|source| router.route(source)).collect();
+        let routes = routes?;
+        // By every way of every source there is an edge; together they hold half of the memory.
+        let ways: usize = routes.iter().map(|route| route.edges.len()).sum();
+        let share = builder.memory / 2 / ways.max(1);
         let mut paths = Vec::new();
-        for (source, route) in routes?.into_iter().enumerate() {
-            let edges = self.edges(source, &route.edges);
+        for (source, route) in routes.into_iter().enumerate() {
+            let edges = self.edges(source, &route.edges, share);
             let holder = self.holder(source)?;
             let ledger = Ledger::new(Arc::clone(&self.settled), Arc::clone(&self.failed));
             let gauge = Arc::clone(&gauges.sources[source]);
@@ -132,10 +136,9 @@ impl Starter {
         Ok(paths)
     }
 
-    fn edges(&mut self, source: usize, planned: &[EdgePlan]) -> Vec<EdgeSender> {
+    fn edges(&mut self, source: usize, planned: &[EdgePlan], share: usize) -> Vec<EdgeSender> {
         let builder = &self.pipeline.builder;
         let node = &builder.sources[source];
-        let share = builder.memory / 2 / self.pipeline.plan.edges.max(1);
         let mut senders = Vec::new();
         for EdgePlan { sink, input } in planned {
             let options = builder.sinks[*sink].options;

@@ -244,3 +244,26 @@ async fn a_chain_runs_on_as_many_workers_as_each_of_its_transforms_allows() {
         [3, 8, 8].map(|n| alone + n - 1)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn all_edges_together_hold_half_of_the_memory() {
+    let memory = 1_000_000;
+    let mut builder = Pipeline::builder().memory(memory);
+    let names: Vec<String> = (0..10).map(|index| format!("source{index}")).collect();
+    for name in &names {
+        builder = builder.source(name, Box::new(Numbers::new(1, 1)) as Box<_>);
+    }
+    let inputs: Vec<&str> = names.iter().map(String::as_str).collect();
+    let sink = || Box::new(Told::to(Does::Write)) as Box<_>;
+    let pipeline = builder
+        .transform("all", &inputs, Box::new(Picks::nothing()) as Box<_>)
+        .sink("one", &["all"], SinkOptions::default(), sink())
+        .sink("two", &["all", "source0"], SinkOptions::default(), sink())
+        .build();
+    let running = pipeline.unwrap().start(options(&Store::in_memory().unwrap())).await.unwrap();
+    let edges = running.handle().snapshot().edges;
+    assert_eq!(edges.len(), 21);
+    let most: usize = edges.iter().map(|edge| edge.queue_bytes_max).sum();
+    assert!(most <= memory / 2 && most > memory * 2 / 5, "{most}");
+    running.finish().await.unwrap();
+}
