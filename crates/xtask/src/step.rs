@@ -6,9 +6,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 use std::{env, fs};
 
-/// The folder of the workspace.
+/// The folder of the workspace. Cargo says where it runs us from; where we were built may be another
+/// checkout that shares the target folder.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| "crates/xtask".into());
+    Path::new(&package).join("../..")
 }
 
 /// Where builds go: `CARGO_TARGET_DIR`, or a cache that outlives the checkout.

@@ -38,7 +38,7 @@ fn rows() -> Vec<Row> {
 }
 
 fn files(folder: &str) -> BTreeSet<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
+    let folder = Path::new("src").join(folder);
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = entries.filter(|path| path.is_file());
     let stems = files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -265,7 +265,7 @@ fn what_is_listed_works_as_it_stands() {
 
 #[test]
 fn the_examples_are_right() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let examples = fs::canonicalize("../../examples").unwrap();
     let entries = fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path());
     let examples: Vec<PathBuf> =
         entries.filter(|path| path.extension() == Some("toml".as_ref())).collect();

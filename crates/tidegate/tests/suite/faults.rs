@@ -41,7 +41,7 @@ fn an_empty_file_is_nothing_and_no_failure() {
 }
 
 #[test]
-fn a_line_of_100_mb_is_left_out_named_and_counted_in_little_memory() {
+fn a_line_of_100_mb_is_left_out_named_and_counted() {
     let folder = Folder::new();
     folder.write("pipeline.toml", copy("in.log", "out.log"));
     let mut log = File::create(folder.path().join("in.log")).unwrap();
