@@ -12,6 +12,12 @@ use crate::graph::{Builder, GraphMistake, Port, Role, Wiring, wire};
 /// The column that says why a row was rejected, after the columns of the rejected row.
 pub(crate) const REASON: &str = "reject_reason";
 
+/// Texts of which a row must have at least one.
+pub(crate) type Literals = Arc<[Box<str>]>;
+
+/// Of more texts than this, looking for them is no faster than making rows.
+const LITERALS_MAX: usize = 64;
+
 /// What a graph needs to run, beside its components.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -20,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) offsets: bool,
     /// What each source must give.
     pub(crate) sources: Vec<SchemaRef>,
+    /// What each source's rows must have, of which every consumer says so.
+    pub(crate) required: Vec<Option<Literals>>,
     /// What each transform gets.
     pub(crate) transforms: Vec<SchemaRef>,
     /// What each sink gets.
@@ -50,8 +58,40 @@ pub(crate) fn plan(builder: &Builder) -> Result<Plan, Vec<GraphMistake>> {
         let input = wiring.sinks[index].first().and_then(|port| schemas.get(port));
         input.map_or_else(|| Arc::new(Schema::empty()), |input| projected(input, names, false))
     });
-    let (sources, transforms, sinks) = (sources.collect(), transforms.collect(), sinks.collect());
-    Ok(Plan { offsets, sources, transforms, sinks, wiring })
+    let (sources, transforms, sinks): (_, Vec<SchemaRef>, _) =
+        (sources.collect(), transforms.collect(), sinks.collect());
+    let all = 0..builder.sources.len();
+    let required = all.map(|index| required(builder, &wiring, &transforms, index)).collect();
+    Ok(Plan { offsets, sources, required, transforms, sinks, wiring })
+}
+
+/// What rows of a source must have. Nothing where a sink or whoever reads rejects takes them all.
+fn required(
+    builder: &Builder,
+    wiring: &Wiring,
+    inputs: &[SchemaRef],
+    source: usize,
+) -> Option<Literals> {
+    let column = builder.sources[source].source.searched()?;
+    let port = Port::Source(source);
+    if wiring.sinks.iter().any(|ports| ports.contains(&port)) {
+        return None;
+    }
+    let mut literals = BTreeSet::new();
+    for (index, ports) in wiring.transforms.iter().enumerate() {
+        if !ports.contains(&port) {
+            continue;
+        }
+        let rejects = Port::Rejects(index);
+        let mut readers = wiring.transforms.iter().chain(&wiring.sinks);
+        if readers.any(|ports| ports.contains(&rejects)) {
+            return None;
+        }
+        literals.extend(builder.transforms[index].transform.required(&inputs[index], column)?);
+    }
+    let whole = literals.iter().all(|literal| !literal.is_empty());
+    (whole && literals.len() <= LITERALS_MAX)
+        .then(|| literals.into_iter().map(String::into_boxed_str).collect())
 }
 
 /// The named columns of a schema, in its order, and the hidden one where rows carry offsets.

@@ -29,7 +29,7 @@ pub struct Reading {
     pub role: Role,
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Rows it gave (a source), took (a transform) or has written (a sink).
+    /// Rows it gave or [skipped](Self::skipped) (a source), took (a transform) or has written (a sink).
     pub rows: u64,
     /// Their bytes: of input for a source, of row data otherwise.
     pub bytes: u64,
@@ -41,6 +41,8 @@ pub struct Reading {
     pub blocked: Duration,
     /// Records of the input that were malformed or too long, and left out.
     pub refused: u64,
+    /// Rows of a source that were skipped unseen, as no query makes anything of them.
+    pub skipped: u64,
     /// Rows it could not work on; without a reader of its rejects they are gone.
     pub rejected: u64,
     /// Why it waits before it tries again, where it does.

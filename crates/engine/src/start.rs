@@ -194,8 +194,9 @@ impl Starter {
     async fn source_tasks(&mut self, paths: Vec<Path>, stop: &Stop) -> Result<Vec<SourceTask>> {
         let nodes = std::mem::take(&mut self.pipeline.builder.sources);
         let columns = std::mem::take(&mut self.pipeline.plan.sources);
+        let given = columns.into_iter().zip(std::mem::take(&mut self.pipeline.plan.required));
         let mut tasks = Vec::new();
-        for ((node, columns), path) in nodes.into_iter().zip(columns).zip(paths) {
+        for ((node, (columns, required)), path) in nodes.into_iter().zip(given).zip(paths) {
             let name = Arc::clone(&node.name);
             let positions = match node.source.replayable() {
                 true => self.store.run(move |store| store.positions(&name)).await?,
@@ -206,6 +207,7 @@ impl Starter {
                 positions,
                 holder: Arc::clone(&path.holder),
                 columns,
+                required,
                 offsets: self.pipeline.plan.offsets,
                 once: self.options.once,
                 batch_bytes_max: BATCH_BYTES_MAX,

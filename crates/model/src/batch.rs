@@ -30,6 +30,8 @@ pub struct SourceBatch {
     pub bytes: u64,
     /// How many records of the input were refused, malformed or too long, and left out.
     pub refused: u64,
+    /// How many were skipped, as nobody [wants](crate::SourceContext::required) them.
+    pub skipped: u64,
 }
 
 /// Rows of one partition on their way to sinks.

@@ -34,6 +34,12 @@ pub trait Source: Send {
     /// less.
     fn bytes_min(&self) -> usize;
 
+    /// The text column whose literals it can look for before it makes rows, if there is one: then it
+    /// may be told what rows must have [in it](SourceContext::required).
+    fn searched(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Begins to read. Called again after [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected).
     ///
     /// # Errors
@@ -54,6 +60,10 @@ pub struct SourceContext {
     /// The columns to give, in this order: those of [`Source::schema`] that anyone reads, and
     /// [`OFFSET`](crate::OFFSET) last where [`offsets`](Self::offsets) is set.
     pub columns: SchemaRef,
+    /// Texts of which a row must have at least one in the column that the source
+    /// [searches](Source::searched): nobody makes anything of a row that has none of them, and the
+    /// source may skip and [count](SourceBatch::skipped) it. `None` where every row is wanted.
+    pub required: Option<Arc<[Box<str>]>>,
     /// Whether rows must say where they are, in the column [`OFFSET`](crate::OFFSET).
     pub offsets: bool,
     /// Stop at the end of what there is, rather than wait for more.

@@ -1,5 +1,6 @@
 //! Rows in, rows out.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -32,6 +33,15 @@ pub trait Transform: Send + Sync {
     /// its output has the columns that its [plan](Transform::plan) says.
     fn passes_through(&self) -> bool {
         false
+    }
+
+    /// Texts of which a row must have at least one in this column of the input, a text column: of
+    /// all other rows it makes nothing, not even rejects, so that a source may skip them unseen.
+    /// None of them is empty. `None` where a row can be of use whatever the column says.
+    ///
+    /// The stage must not rely on it: rows that have none of them come as well.
+    fn required(&self, _input: &SchemaRef, _column: &str) -> Option<BTreeSet<String>> {
+        None
     }
 
     /// On how many workers it may run at a time; `None` for as many as there are. Transforms that

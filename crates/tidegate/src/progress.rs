@@ -130,6 +130,7 @@ mod tests {
             busy: Duration::from_millis(busy),
             blocked: Duration::ZERO,
             refused: 0,
+            skipped: 0,
             rejected: 0,
             trouble: None,
             ended: false,

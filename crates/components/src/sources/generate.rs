@@ -196,7 +196,7 @@ impl Generate {
         let partition = Partition::from(PARTITION);
         let position = Position { partition, sequence: self.made, state: Bytes::new() };
         let bytes = filled as u64;
-        Ok(SourceBatch { rows: decoded.rows, start, position, read_at, bytes, refused: 0 })
+        Ok(SourceBatch { rows: decoded.rows, start, position, read_at, bytes, refused: 0, skipped: 0 })
     }
 }
 

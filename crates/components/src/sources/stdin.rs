@@ -238,7 +238,7 @@ impl Lines {
         let partition = Partition::from("stdin");
         let position = Position { partition, sequence: self.offset, state: Bytes::new() };
         let (rows, bytes, refused) = (decoded.rows, cut.used as u64, cut.refused);
-        Ok(Some(SourceBatch { rows, start, position, read_at, bytes, refused }))
+        Ok(Some(SourceBatch { rows, start, position, read_at, bytes, refused, skipped: 0 }))
     }
 }
 
@@ -276,6 +276,7 @@ mod tests {
             positions: Vec::new(),
             holder: Arc::new(budget.holder(source.bytes_min()).unwrap()),
             columns: Arc::new(log_schema().project(&[4]).unwrap()),
+            required: None,
             offsets: false,
             once: false,
             batch_bytes_max: 1 << 20,

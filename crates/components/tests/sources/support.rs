@@ -85,6 +85,7 @@ impl Probe {
             positions: self.positions.values().cloned().collect(),
             holder: Arc::new(holder),
             columns: Arc::clone(&self.columns),
+            required: None,
             offsets: self.columns.column_with_name(OFFSET).is_some(),
             once: self.once,
             batch_bytes_max: self.bytes_max,

@@ -81,6 +81,7 @@ impl Numbers {
             read_at: 0,
             bytes: self.rows,
             refused: 0,
+            skipped: 0,
         }
     }
 }

@@ -417,6 +417,6 @@ impl Tail {
         self.damage.tell(self.path.display(), &cut, decoded.repaired);
         let position = self.progress(partition).position();
         let (rows, bytes, refused) = (decoded.rows, cut.used as u64, cut.refused);
-        Ok(SourceBatch { rows, start, position, read_at, bytes, refused })
+        Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped: 0 })
     }
 }

@@ -191,6 +191,7 @@ impl Reading {
             read_at: 0,
             bytes,
             refused: 0,
+            skipped: 0,
         }))
     }
 }
