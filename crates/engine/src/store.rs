@@ -34,6 +34,8 @@ pub struct Store {
     database: Arc<RwLock<Option<Database>>>,
     // Its file, where it has one.
     path: Option<Arc<Path>>,
+    // Whether positions are kept at all.
+    keeps: bool,
     // Held as long as the store is used; released by the kernel, however the process ends.
     _lock: Option<Arc<File>>,
 }
@@ -69,9 +71,18 @@ impl Store {
         Self::with(database, None, None)
     }
 
+    /// A store that forgets positions at once, for a run that nobody goes on with.
+    ///
+    /// # Errors
+    ///
+    /// As [`in_memory`](Self::in_memory).
+    pub fn forgetful() -> Result<Self> {
+        Ok(Self { keeps: false, ..Self::in_memory()? })
+    }
+
     fn with(database: Database, path: Option<Arc<Path>>, lock: Option<Arc<File>>) -> Result<Self> {
         let database = Arc::new(RwLock::new(Some(database)));
-        let store = Self { database, path, _lock: lock };
+        let store = Self { database, path, keeps: true, _lock: lock };
         // All tables exist from here on, so that reading finds them.
         store.change(|write| {
             write.open_table(POSITIONS)?;
@@ -116,6 +127,9 @@ impl Store {
 
     /// Commits positions of sources, by the source's name.
     pub(crate) fn commit(&self, positions: &[(Arc<str>, Position)]) -> Result<()> {
+        if !self.keeps {
+            return Ok(());
+        }
         self.change(|write| {
             let mut table = write.open_table(POSITIONS)?;
             for (source, position) in positions {
@@ -280,6 +294,16 @@ mod tests {
         assert_eq!(out.load("other").unwrap(), None);
         assert_eq!(out.delivered().unwrap(), [delivered(2)]);
         assert_eq!(store.records(&"ou".into()).delivered().unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_to_be_forgotten_is_forgotten() {
+        let app: Arc<str> = "app".into();
+        for (store, kept) in [(Store::in_memory(), 1), (Store::forgetful(), 0)] {
+            let store = store.unwrap();
+            store.commit(&[(Arc::clone(&app), position("a", 1))]).unwrap();
+            assert_eq!(store.positions("app").unwrap().len(), kept);
+        }
     }
 
     #[test]

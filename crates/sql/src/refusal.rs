@@ -78,11 +78,12 @@ impl QueryText {
     }
 }
 
-/// How many bytes of TOML stand before the text's first: one quote, or three and perhaps a line
+/// How many bytes of TOML stand before the text's first: none where the text stands alone, one quote, or three and perhaps a line
 /// end, as far as the length tells. `None` where the text was escaped.
 fn lead(text: &str, written: usize) -> Option<usize> {
     let escapable = |c: &char| matches!(c, '"' | '\\') || c.is_control();
     match written.checked_sub(text.len())? {
+        0 => Some(0),
         2 => Some(1),
         // Three quotes on each side. One quote and as many escapes would be as long; nobody escapes
         // line ends to write a query of several lines.

@@ -49,11 +49,25 @@ impl SqlTransform {
     /// Where a setting is wrong, or the query is more than a projection and a filter.
     pub fn from_settings(settings: &Settings<'_>) -> Result<Self, Mistake> {
         let Config { query, workers } = settings.parse()?;
+        let workers = workers.map(workers_of).transpose()?;
+        Ok(Self { workers, ..Self::parsed(query)? })
+    }
+
+    /// Of a query that stands alone, on as many workers as there are. What is wrong with it is told
+    /// in bytes of this text, here and when it is planned.
+    ///
+    /// # Errors
+    ///
+    /// Where the query is more than a projection and a filter.
+    pub fn from_query(query: &str) -> Result<Self, Mistake> {
+        Self::parsed(Spanned::new(0..query.len(), query.to_owned()))
+    }
+
+    fn parsed(query: Spanned<String>) -> Result<Self, Mistake> {
         let text = QueryText::new(query);
         let query = with_stack(|| Query::parse(text.text()));
         let query = query.map_err(|refusal| text.mistake(refusal))?;
-        let workers = workers.map(workers_of).transpose()?;
-        Ok(Self { text, query, workers })
+        Ok(Self { text, query, workers: None })
     }
 }
 

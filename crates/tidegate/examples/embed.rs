@@ -40,7 +40,15 @@ impl Source for Numbers {
             let rows = StructArray::new(context.columns.fields().clone(), columns, None).into();
             let (partition, sequence, state) = ("numbers".into(), start + 100, Default::default());
             let position = Position { partition, sequence, state };
-            Ok(SourceBatch { rows, start, position, read_at: 0, bytes: 800, refused: 0, skipped: 0 })
+            Ok(SourceBatch {
+                rows,
+                start,
+                position,
+                read_at: 0,
+                bytes: 800,
+                refused: 0,
+                skipped: 0,
+            })
         });
         Box::pin(async { Ok(batches.boxed()) })
     }

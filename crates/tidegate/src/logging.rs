@@ -12,6 +12,8 @@ use crate::screen::Screen;
 
 /// Where nothing else is said: our own information, and others' warnings.
 const LEVEL_DEFAULT: &str = "warn,tidegate=info";
+/// Where a scan says nothing else: what it can't read it says itself, at its end.
+pub(crate) const SCAN_LEVEL: &str = "error";
 /// The variable that says which, where the option doesn't.
 const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
 
@@ -36,11 +38,16 @@ enum Format {
 impl Logs {
     /// Sends logs to the screen from here on.
     pub(crate) fn start(&self, screen: Arc<Screen>) -> Result<(), Failed> {
+        self.start_at(LEVEL_DEFAULT, screen)
+    }
+
+    /// The same, at that level where nothing else is said.
+    pub(crate) fn start_at(&self, default: &str, screen: Arc<Screen>) -> Result<(), Failed> {
         let variable = std::env::var(LEVEL_VARIABLE).ok().filter(|level| !level.is_empty());
         let (level, from) = match (&self.log_level, variable) {
             (Some(level), _) => (level.clone(), "--log-level"),
             (None, Some(level)) => (level, LEVEL_VARIABLE),
-            (None, None) => (LEVEL_DEFAULT.to_owned(), "the default"),
+            (None, None) => (default.to_owned(), "the default"),
         };
         let targets = targets(&level).ok_or_else(|| {
             Failed::usage(format!(

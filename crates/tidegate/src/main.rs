@@ -16,6 +16,9 @@ mod demo;
 /// `tidegate list`.
 mod list;
 
+/// `tidegate scan`.
+mod scan;
+
 /// A configuration's file to a pipeline.
 mod load;
 
@@ -48,6 +51,7 @@ Examples:
   tidegate check pipeline.toml        # what is wrong with it, before anything is opened
   tidegate run pipeline.toml --once   # to the end of what there is
   tidegate run pipeline.toml          # on and on; Ctrl-C stops it when all is delivered
+  tidegate scan app.log --by level    # counts, filters and groups log files
   tidegate list                       # sources, transforms and sinks, with examples
 
 Exit codes: 0 done, 1 data failed, 2 wrong usage or configuration";
@@ -58,14 +62,16 @@ enum Command {
     Check(check::Args),
     Demo(demo::Args),
     List(list::Args),
+    Scan(Box<scan::Args>),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run(args) => session::block_on(run::run(args)),
+        Command::Run(args) => session::block_on(None, run::run(args)),
         Command::Check(args) => check::check(&args, &mut std::io::stdout().lock()),
-        Command::Demo(args) => session::block_on(demo::run(args)),
+        Command::Demo(args) => session::block_on(None, demo::run(args)),
         Command::List(args) => list::list(&args, &mut std::io::stdout().lock()),
+        Command::Scan(args) => session::block_on(Some(args.threads()), scan::run(*args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! A run from its start to its end: signals heard, and the status shown each second.
 
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -13,10 +14,18 @@ use crate::screen::Screen;
 /// How often the status is shown.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs a command's future on a runtime of its own, and leaves without waiting for what may never
+/// Runs a command's future on a runtime of its own, of so many threads or as many as there are
+/// processors, and leaves without waiting for what may never
 /// end, such as a read from a terminal.
-pub(crate) fn block_on(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+pub(crate) fn block_on(
+    threads: Option<NonZeroUsize>,
+    command: impl Future<Output = Result<(), Failed>>,
+) -> Result<(), Failed> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        runtime.worker_threads(threads.get());
+    }
+    let runtime = runtime.enable_all().build();
     let runtime = runtime.map_err(|error| Failed::data(format!("can't start: {error}")))?;
     let done = runtime.block_on(command);
     runtime.shutdown_background();

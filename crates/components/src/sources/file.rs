@@ -24,7 +24,8 @@
 //! budget, and looks after its files every `rescan`, more often where there was something just now.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow_schema::SchemaRef;
@@ -134,6 +135,44 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
         line_bytes_max: line_bytes_max(config.line_bytes_max.as_ref())?,
         rescan: rescan(config.rescan.as_ref())?,
         files_open_max: config.files_open_max.get(),
+        unread: None,
+    }))
+}
+
+/// What could not be read of [`files`], and why: at most one entry for each.
+#[derive(Clone, Debug, Default)]
+pub struct Unread(Arc<Mutex<Vec<(PathBuf, String)>>>);
+
+impl Unread {
+    /// Takes what there is.
+    pub fn take(&self) -> Vec<(PathBuf, String)> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, mut problems: Vec<(PathBuf, String)>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut problems);
+    }
+}
+
+/// A source of these files, for a run to the end of what there is: one that can't be read is left to
+/// `unread` rather than fail the run.
+///
+/// # Errors
+///
+/// Where there is no codec of that name.
+pub fn files(
+    paths: Vec<PathBuf>,
+    codec: Option<&Spanned<String>>,
+    unread: Unread,
+) -> Result<Box<dyn Source>, Mistake> {
+    Ok(Box::new(FileSource {
+        wanted: Wanted::paths(paths),
+        decoder: decoder_named(codec)?,
+        from: Start::Beginning,
+        line_bytes_max: line_bytes_max(None)?,
+        rescan: RESCAN,
+        files_open_max: files_open_max().get(),
+        unread: Some(unread),
     }))
 }
 
@@ -168,6 +207,8 @@ struct FileSource {
     line_bytes_max: usize,
     rescan: Duration,
     files_open_max: usize,
+    /// Who is told what can't be read, where that fails no run.
+    unread: Option<Unread>,
 }
 
 impl Source for FileSource {
@@ -213,6 +254,7 @@ impl FileSource {
         let now = Instant::now();
         Ok(Follow {
             reader: Reader::new(plan),
+            unread: self.unread.clone(),
             holder: context.holder,
             once: context.once,
             rescan: self.rescan,
@@ -227,6 +269,7 @@ impl FileSource {
 /// again from the position of what was given.
 struct Follow {
     reader: Reader,
+    unread: Option<Unread>,
     holder: Arc<BudgetHolder>,
     once: bool,
     rescan: Duration,
@@ -251,7 +294,11 @@ impl Follow {
             }
             let Some(bytes) = self.reader.wants() else {
                 if self.once {
-                    return self.reader.failure().map_or(Ok(None), Err);
+                    let Some(unread) = &self.unread else {
+                        return self.reader.failure().map_or(Ok(None), Err);
+                    };
+                    unread.add(self.reader.unread());
+                    return Ok(None);
                 }
                 self.reader.rest();
                 sleep_until(self.scan_at.map_or(self.look_at, |at| at.min(self.look_at))).await;

@@ -54,7 +54,7 @@ struct Excerpt {
 
 impl Report {
     /// Of mistakes whose spans are bytes of this text. A span outside of it marks its end.
-    pub(crate) fn new(file: &str, text: &str, mut mistakes: Vec<Mistake>) -> Self {
+    pub fn new(file: &str, text: &str, mut mistakes: Vec<Mistake>) -> Self {
         mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
         let found = mistakes.into_iter().map(|mistake| find(text, mistake)).collect();
         Self { file: one_line(file), found }

@@ -7,4 +7,5 @@ mod crash;
 mod faults;
 mod memory;
 mod mistakes;
+mod scan;
 mod support;

@@ -81,6 +81,16 @@ impl Wanted {
         Ok(Self { include, exclude: parsed.collect::<Result<_, _>>()? })
     }
 
+    /// Of paths as they are.
+    pub(super) fn paths(paths: Vec<PathBuf>) -> Self {
+        let include = paths.into_iter().map(|path| Include {
+            text: path.to_string_lossy().into_owned(),
+            root: path,
+            parts: Vec::new(),
+        });
+        Self { include: include.collect(), exclude: Vec::new() }
+    }
+
     /// Whether it is not to be read, whatever leads to it.
     pub(super) fn excludes(&self, path: &Path) -> bool {
         is_excluded(&self.exclude, path)

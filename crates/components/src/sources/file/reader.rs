@@ -152,6 +152,13 @@ impl Reader {
         })
     }
 
+    /// Each of what could not be read, and why.
+    pub(super) fn unread(&mut self) -> Vec<(PathBuf, String)> {
+        let unmatched = std::mem::take(&mut self.unmatched).into_iter();
+        let gone = unmatched.map(|path| (PathBuf::from(path), "there is no such file".to_owned()));
+        std::mem::take(&mut self.problems).into_iter().chain(gone).collect()
+    }
+
     fn read(&mut self, id: Id, permit: Permit) -> Result<Option<SourceBatch>, Trouble> {
         let Some(tail) = self.tails.get_mut(&id) else { return Ok(None) };
         let batch = tail.turn(self.pool.space(permit), &mut self.work)?;

@@ -1,0 +1,282 @@
+//! Which files a scan reads: those that are named, those of directories, and what patterns match.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use walkdir::{DirEntry, WalkDir};
+
+use crate::failed::Failed;
+
+/// How the names of logs end.
+const ENDS: [&str; 6] = ["log", "out", "err", "txt", "jsonl", "ndjson"];
+
+/// What a scan reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Input {
+    /// As the column `source` names it.
+    pub(super) fn label(&self) -> String {
+        match self {
+            Input::Stdin => "stdin".to_owned(),
+            Input::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// All that there is to read.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// Standard input first, then files in the order of their paths, each once.
+    pub(super) inputs: Vec<Input>,
+    /// What can't be read, and why.
+    pub(super) problems: Vec<(PathBuf, String)>,
+}
+
+/// Looks. Nothing named is standard input, unless somebody sits there.
+pub(super) fn find(paths: &[PathBuf], ends: &[String]) -> Result<Files, Failed> {
+    if paths.is_empty() && io::stdin().is_terminal() {
+        return Err(Failed::usage(
+            "error: nothing to scan: name a file, a directory or a pattern, or pipe lines into it; \
+             see tidegate scan --help",
+        ));
+    }
+    let mut search = Search { ends, stdin: paths.is_empty(), ..Search::default() };
+    for path in paths {
+        search.path(path)?;
+    }
+    let Search { stdin, mut files, problems, .. } = search;
+    files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut met = HashSet::with_capacity(files.len());
+    files.retain(|(_, id)| met.insert(*id));
+    let files = files.into_iter().map(|(path, _)| Input::File(path));
+    let inputs = stdin.then_some(Input::Stdin).into_iter().chain(files).collect();
+    Ok(Files { inputs, problems })
+}
+
+#[derive(Default)]
+struct Search<'s> {
+    ends: &'s [String],
+    stdin: bool,
+    files: Vec<(PathBuf, (u64, u64))>,
+    problems: Vec<(PathBuf, String)>,
+}
+
+impl Search<'_> {
+    /// What was named: a file or directory of that name, else what the pattern matches.
+    fn path(&mut self, path: &Path) -> Result<(), Failed> {
+        if path.as_os_str() == "-" {
+            self.stdin = true;
+            return Ok(());
+        }
+        match fs::metadata(path) {
+            Ok(metadata) => self.found(path, &metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_pattern(path) => {
+                self.pattern(path)?;
+            }
+            Err(error) => self.problems.push((path.to_owned(), reason(&error))),
+        }
+        Ok(())
+    }
+
+    fn pattern(&mut self, path: &Path) -> Result<(), Failed> {
+        let unclear = |reason: &str| {
+            Failed::usage(format!("error: {} is no pattern: {reason}", path.display()))
+        };
+        let text = path.to_str().ok_or_else(|| unclear("it is not UTF-8"))?;
+        let matches = glob::glob(text).map_err(|error| unclear(error.msg))?;
+        let before = self.files.len() + self.problems.len();
+        for found in matches {
+            let looked = found.map_err(|error| (error.path().to_owned(), error.into()));
+            let looked = looked.and_then(|path| match fs::metadata(&path) {
+                Ok(metadata) => Ok((path, metadata)),
+                Err(error) => Err((path, error)),
+            });
+            match looked {
+                Ok((path, metadata)) if metadata.is_file() => self.found(&path, &metadata),
+                Ok(_) => {}
+                Err((path, error)) => self.problems.push((path, reason(&error))),
+            }
+        }
+        if self.files.len() + self.problems.len() == before {
+            self.problems.push((path.to_owned(), "nothing matches".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, path: &Path, metadata: &Metadata) {
+        if metadata.is_dir() {
+            self.directory(path);
+        } else if metadata.is_file() {
+            self.files.push((path.to_owned(), (metadata.dev(), metadata.ino())));
+        } else {
+            let why = "it is neither a file nor a directory: pipe it in, with `<` or cat";
+            self.problems.push((path.to_owned(), why.to_owned()));
+        }
+    }
+
+    /// All files below, but hidden ones. Links are followed to files only, so that there is an end.
+    fn directory(&mut self, directory: &Path) {
+        let before = self.files.len() + self.problems.len();
+        let visible = |entry: &DirEntry| entry.depth() == 0 || !is_hidden(entry.file_name());
+        for entry in WalkDir::new(directory).into_iter().filter_entry(visible) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    let path = error.path().unwrap_or(directory).to_owned();
+                    let why = error.io_error().map_or_else(|| error.to_string(), reason);
+                    self.problems.push((path, why));
+                    continue;
+                }
+            };
+            if entry.file_type().is_dir() || !self.is_wanted(entry.file_name()) {
+                continue;
+            }
+            match fs::metadata(entry.path()) {
+                Ok(metadata) if metadata.is_file() => self.found(entry.path(), &metadata),
+                Ok(_) => {}
+                Err(error) => self.problems.push((entry.into_path(), reason(&error))),
+            }
+        }
+        if self.files.len() + self.problems.len() == before {
+            let ends = match self.ends {
+                [] => ENDS.join(", "),
+                ends => ends.join(", "),
+            };
+            let why = format!("no file in it ends in {ends}: name other ends with --ext, or \"*\"");
+            self.problems.push((directory.to_owned(), why));
+        }
+    }
+
+    fn is_wanted(&self, name: &OsStr) -> bool {
+        let name = name.to_string_lossy();
+        let ends = |end: &str| {
+            let end = end.trim_start_matches('.');
+            let before = unrotated(&name).strip_suffix(end);
+            end == "*" || before.is_some_and(|before| before.ends_with('.'))
+        };
+        match self.ends {
+            [] => ENDS.iter().any(|end| ends(end)),
+            given => given.iter().any(|end| ends(end)),
+        }
+    }
+}
+
+/// A name without what rotation has put behind it: `.1`, `-20261125`, `.2026-11-25`.
+fn unrotated(name: &str) -> &str {
+    let digits = |letter: char| letter.is_ascii_digit() || letter == '-' || letter == '_';
+    let short = name.trim_end_matches(digits);
+    match (short.len() < name.len(), short.strip_suffix('.')) {
+        (true, Some(before)) => before,
+        (true, None) if name[short.len()..].starts_with(['-', '_']) => short,
+        _ => name,
+    }
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+fn is_pattern(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte))
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [
+            "b.log",
+            "a.log",
+            "app.log.1",
+            "app.log-20261125",
+            "image.png",
+            "sub/c.txt",
+            ".h.log",
+            "sub/deep/d.ndjson",
+            ".hidden/e.log",
+            "x[1].log",
+            "log",
+            "v1.2",
+        ];
+        for name in names {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x\n").unwrap();
+        }
+        symlink(folder.path(), folder.path().join("sub/loop")).unwrap();
+        symlink("a.log", folder.path().join("again.log")).unwrap();
+        symlink("nowhere", folder.path().join("lost.log")).unwrap();
+        folder
+    }
+
+    fn found(folder: &Path, paths: &[&str], ends: &[&str]) -> (Vec<String>, Vec<String>) {
+        let paths: Vec<_> = paths.iter().map(|path| folder.join(path)).collect();
+        let ends: Vec<_> = ends.iter().map(|end| (*end).to_owned()).collect();
+        let Files { inputs, problems } = find(&paths, &ends).unwrap();
+        let short = |path: &str| path.replace(&format!("{}/", folder.display()), "");
+        let problems =
+            problems.iter().map(|(path, why)| format!("{}: {why}", short(&path.to_string_lossy())));
+        (inputs.iter().map(|input| short(&input.label())).collect(), problems.collect())
+    }
+
+    #[test]
+    fn directories_give_logs_in_order_and_each_once() {
+        let folder = folder();
+        let (files, problems) = found(folder.path(), &["", "a.log"], &[]);
+        let expected = [
+            "a.log",
+            "app.log-20261125",
+            "app.log.1",
+            "b.log",
+            "sub/c.txt",
+            "sub/deep/d.ndjson",
+            "x[1].log",
+        ];
+        assert_eq!(files, expected);
+        assert_eq!(problems, ["lost.log: there is no such file"]);
+        let (files, _) = found(folder.path(), &[""], &["png", ".txt"]);
+        assert_eq!(files, ["image.png", "sub/c.txt"]);
+        let (files, _) = found(folder.path(), &["sub"], &["*"]);
+        assert_eq!(files, ["sub/c.txt", "sub/deep/d.ndjson"]);
+    }
+
+    #[test]
+    fn names_come_before_patterns() {
+        let folder = folder();
+        let (files, problems) = found(folder.path(), &["x[1].log", "sub/**/*.ndjson"], &[]);
+        assert_eq!((files.len(), problems.len()), (2, 0));
+        let (files, problems) = found(folder.path(), &["*.none", "gone.log", "b.log"], &[]);
+        assert_eq!(files, ["b.log"]);
+        assert_eq!(problems, ["*.none: nothing matches", "gone.log: there is no such file"]);
+        assert!(find(&["***".into()], &[]).is_err());
+    }
+
+    #[test]
+    fn a_directory_without_logs_says_what_was_looked_for() {
+        let folder = folder();
+        let (files, problems) = found(folder.path(), &["sub/deep"], &["gz"]);
+        assert!(files.is_empty());
+        assert!(problems[0].contains("ends in gz: name other ends with --ext"), "{problems:?}");
+    }
+}
