@@ -53,6 +53,9 @@ mod physical;
 /// All of it, fitted to an input.
 mod plan;
 
+/// What the text of a row must have to be of use to it.
+mod required;
+
 /// A plan at work on some rows.
 mod evaluate;
 

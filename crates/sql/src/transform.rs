@@ -1,5 +1,6 @@
 //! The transform `sql`: its settings, and a query checked as soon as it can be.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::thread;
 
@@ -10,6 +11,7 @@ use tidegate_model::{Mistake, Settings, Spanned, Stage, Transform, TransformSpec
 use crate::plan;
 use crate::query::Query;
 use crate::refusal::{QueryText, Refusal};
+use crate::required;
 use crate::stage::SqlStage;
 
 /// The transform `sql`.
@@ -102,6 +104,13 @@ impl Transform for SqlTransform {
         let plan = with_stack(|| plan::plan(&self.query, input));
         let plan = plan.map_err(|refusal| self.text.mistake(refusal))?;
         Ok(Box::new(SqlStage::new(plan)))
+    }
+
+    fn required(&self, input: &SchemaRef, column: &str) -> Option<BTreeSet<String>> {
+        // What can't be planned is said when it is planned.
+        let required =
+            with_stack(|| Ok(required::required(&plan::plan(&self.query, input)?, input, column)));
+        required.ok().flatten()
     }
 
     fn workers(&self) -> Option<NonZeroUsize> {

@@ -102,6 +102,13 @@ pub(crate) fn unshared(
     Ok(unshared.data)
 }
 
+/// The pattern that a call of `regexp_found` looks for.
+pub(crate) fn pattern(call: &ScalarFunctionExpr) -> Option<&str> {
+    let function = call.fun().inner().downcast_ref::<RegexFunction>()?;
+    let pattern = function.pattern.as_ref().filter(|_| function.work == Work::Like)?;
+    Some(pattern.0.as_str())
+}
+
 fn text(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Literal(value, _) => value.try_as_str().flatten(),
