@@ -20,6 +20,9 @@ mod fate;
 /// The same whatever the slices.
 mod slices;
 
+/// What a row must have to be of use.
+mod required;
+
 use std::sync::Arc;
 use std::time::Duration;
 
