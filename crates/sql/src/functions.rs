@@ -19,7 +19,7 @@ use datafusion_expr::ScalarUDF;
 
 pub(crate) use self::bounded::RESULT_BYTES_MAX;
 pub(crate) use self::metadata::MapAccess;
-pub(crate) use self::regex::{compile, pattern, unshared};
+pub(crate) use self::regex::{compile, compile_backslashes, pattern, unshared};
 use crate::names::alike;
 use crate::refusal::Refusal;
 

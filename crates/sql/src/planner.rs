@@ -139,6 +139,7 @@ impl Planner {
         if can_fail(&self.physical(&expr)?, self.columns())? {
             return Ok(expr);
         }
+        let expr = expr.transform_up(functions::compile_backslashes)?.data;
         ExprSimplifier::new(self.context.clone()).simplify(expr)
     }
 

@@ -17,6 +17,7 @@ use datafusion_expr::{
 };
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use regex::{Match, Regex};
+use regex_syntax::hir::{Hir, HirKind};
 
 use super::RESULT_BYTES_MAX;
 
@@ -50,6 +51,33 @@ pub(crate) fn compile(expr: Expr) -> Result<Transformed<Expr>> {
         }
         Expr::ScalarFunction(call) => compile_call(call),
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// As [`compile`], where the pattern has a backslash that stands for itself: DataFusion would make a
+/// LIKE of it, in which the backslash stands for nothing.
+///
+/// # Errors
+///
+/// Where the pattern is none.
+pub(crate) fn compile_backslashes(expr: Expr) -> Result<Transformed<Expr>> {
+    let pattern = match &expr {
+        Expr::BinaryExpr(binary) => text(&binary.right).filter(|pattern| pattern.contains('\\')),
+        _ => None,
+    };
+    match pattern.and_then(|pattern| regex_syntax::parse(pattern).ok()) {
+        Some(hir) if has_backslash(&hir) => compile(expr),
+        _ => Ok(Transformed::no(expr)),
+    }
+}
+
+fn has_backslash(hir: &Hir) -> bool {
+    match hir.kind() {
+        HirKind::Literal(literal) => literal.0.contains(&b'\\'),
+        HirKind::Capture(capture) => has_backslash(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(has_backslash),
+        // Of others no LIKE is made.
+        _ => false,
     }
 }
 

@@ -26,6 +26,27 @@ fn names(select: &str) -> String {
 }
 
 #[test]
+fn a_backslash_in_a_pattern_is_what_it_is_escaped_to_be() {
+    let with = |condition: &str| {
+        let text = r"CASE id WHEN 0 THEN 'C:\bin' WHEN 1 THEN 'C:bin' ELSE 'C.bin' END";
+        ids(&condition.replace("it", text))
+    };
+    for (condition, kept) in [
+        (r"it ~ ':\\bin'", "0"),
+        (r"it ~ '^C:\\bin'", "0"),
+        (r"it ~ '\x5Cbin$'", "0"),
+        (r"it ~ '^(C:\\bin|C:bin)$'", "0 1"),
+        (r"it ~ ':\\b|:b'", "0 1"),
+        (r"it ~* 'c:\\B'", "0"),
+        (r"it !~ ':\\b' AND id < 3", "1 2"),
+        (r"regexp_like(it, ':\\b')", "0"),
+        (r"it ~ 'C\.bin' AND id < 3", "2"),
+    ] {
+        assert_eq!(with(condition), kept, "{condition}");
+    }
+}
+
+#[test]
 fn conditions_keep_what_is_true_not_what_is_null() {
     for (condition, kept) in [
         ("a > 0", "1 4"),
