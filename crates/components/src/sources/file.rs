@@ -19,6 +19,10 @@
 //! what had not been read of it is lost, and told. It is best to include rotated names too
 //! (`app.log*`): then even a file that is rotated twice between two looks is found.
 //!
+//! **Skipping.** Where every reader of `message` wants rows with certain texts, chunks are searched
+//! for these before they are cut into lines; lines without any are passed over and counted, and
+//! positions move on.
+//!
 //! **Memory.** At most one chunk is being read, 1 MiB or the longest line; what is read is charged
 //! until the last view into it is gone. A source that has nothing to read holds nothing of the
 //! budget, and looks after its files every `rescan`, more often where there was something just now.
@@ -43,7 +47,7 @@ use self::mark::Progress;
 use self::reader::{Plan, Reader};
 use self::tail::Work;
 use crate::blocking::blocking;
-use crate::codecs::{Cutter, NewDecoder, Shape, decoder_named, line_bytes_max, too_large};
+use crate::codecs::{Codec, Cutter, Prefilter, Shape, decoder_named, line_bytes_max, too_large};
 
 /// Which files there are.
 mod find;
@@ -129,7 +133,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
     }
     Ok(Box::new(FileSource {
         wanted: wanted(&config)?,
-        decoder: decoder_named(config.codec.as_ref())?,
+        codec: decoder_named(config.codec.as_ref())?,
         from: config.from,
         line_bytes_max: line_bytes_max(config.line_bytes_max.as_ref())?,
         rescan: rescan(config.rescan.as_ref())?,
@@ -163,7 +167,7 @@ fn rescan(time: Option<&Spanned<TimeSpan>>) -> Result<Duration, Mistake> {
 /// See the module.
 struct FileSource {
     wanted: Wanted,
-    decoder: NewDecoder,
+    codec: Codec,
     from: Start,
     line_bytes_max: usize,
     rescan: Duration,
@@ -183,6 +187,10 @@ impl Source for FileSource {
         Cutter::new(self.line_bytes_max).chunk_bytes_min().max(CHUNK_BYTES_MIN)
     }
 
+    fn searched(&self) -> Option<&'static str> {
+        Some("message")
+    }
+
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
         let opened = self.follow(context);
         Box::pin(async move { Ok(stream::try_unfold(opened?, Follow::next).boxed()) })
@@ -193,11 +201,14 @@ impl FileSource {
     fn follow(&self, context: SourceContext) -> Result<Follow> {
         let known = context.positions.iter().map(Progress::try_from);
         let shape = Shape::new(context.columns, Arc::clone(&context.holder));
+        let required = context.required.as_deref();
+        let prefilter = required.and_then(|texts| Prefilter::new(texts, self.codec.escapes));
         let chunk_bytes = CHUNK_BYTES.min(context.batch_bytes_max).min(context.holder.largest());
         let plan = Plan {
             wanted: self.wanted.clone(),
             work: Work {
-                decoder: (self.decoder)(shape),
+                decoder: (self.codec.decoder)(shape),
+                prefilter,
                 once: context.once,
                 rows_max: context.batch_rows_max,
                 batch_bytes_max: context.batch_bytes_max,

@@ -12,7 +12,9 @@ use super::find::Found;
 use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
 use super::rotated;
 use crate::clock;
-use crate::codecs::{Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Space};
+use crate::codecs::{
+    Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Prefilter, Space,
+};
 
 /// What is asked for at least: less saves nothing.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -26,6 +28,8 @@ const LINE_END_BYTES_MAX: usize = 64 << 10;
 /// What all files of a source share at work.
 pub(super) struct Work {
     pub(super) decoder: Box<dyn Decoder>,
+    /// Which lines anyone wants, where not all are.
+    pub(super) prefilter: Option<Prefilter>,
     pub(super) once: bool,
     pub(super) rows_max: usize,
     pub(super) batch_bytes_max: usize,
@@ -305,7 +309,8 @@ impl Tail {
         // What is more than a batch may have is one line.
         let rows_max = if filled > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
         let ended = (work.once || self.concluded) && at_end;
-        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max };
+        let prefilter = work.prefilter.as_ref();
+        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max, prefilter };
         let cut = self.cutter.cut(piece, &mut work.lines);
         self.plan(&cut, work, filled);
         let drained = cut.used == filled || work.lines.len() < rows_max;
@@ -378,9 +383,11 @@ impl Tail {
             0 => filled.saturating_mul(2).min(self.cutter.chunk_bytes_min()),
             _ => 0,
         };
-        if let Some(average) = cut.used.checked_div(work.lines.len()) {
+        // Bytes that were skipped count: a batch is full when it has so many rows.
+        if cut.used > 0 {
             let rows = work.rows_max.saturating_add(work.rows_max / 16);
-            self.usual = average.saturating_add(1).saturating_mul(rows);
+            let average = cut.used.checked_div(work.lines.len());
+            self.usual = average.map_or(usize::MAX, |bytes| (bytes + 1).saturating_mul(rows));
         }
     }
 
@@ -416,7 +423,8 @@ impl Tail {
         })?;
         self.damage.tell(self.path.display(), &cut, decoded.repaired);
         let position = self.progress(partition).position();
-        let (rows, bytes, refused) = (decoded.rows, cut.used as u64, cut.refused);
-        Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped: 0 })
+        let (rows, bytes) = (decoded.rows, cut.used as u64);
+        let Cut { refused, skipped, .. } = cut;
+        Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped })
     }
 }
