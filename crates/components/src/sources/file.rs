@@ -23,10 +23,12 @@
 //! for these before they are cut into lines; lines without any are passed over and counted, and
 //! positions move on.
 //!
-//! **Memory.** At most one chunk is being read, 1 MiB or the longest line; what is read is charged
+//! **Memory.** At most one chunk is being read, 1 MiB or the longest line; files of which several
+//! fit a chunk are read together, and each gives its own batch. What is read is charged
 //! until the last view into it is gone. A source that has nothing to read holds nothing of the
 //! budget, and looks after its files every `rescan`, more often where there was something just now.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +39,7 @@ use futures_core::future::BoxFuture;
 use serde::Deserialize;
 use tidegate_flow::nz;
 use tidegate_model::{
-    BudgetHolder, ByteSize, Mistake, Result, Settings, Source, SourceBatch, SourceContext,
+    BudgetHolder, ByteSize, Error, Mistake, Result, Settings, Source, SourceBatch, SourceContext,
     SourceSpec, SourceStream, Spanned, TimeSpan, log_schema,
 };
 use tokio::time::{Instant, sleep_until};
@@ -230,6 +232,8 @@ impl FileSource {
             scan_at: Some(now),
             look_at: now,
             pause: LOOK_AFTER,
+            ready: VecDeque::new(),
+            failed: None,
         })
     }
 }
@@ -247,11 +251,21 @@ struct Follow {
     look_at: Instant,
     /// The time to the look after that, should this one be in vain.
     pause: Duration,
+    /// What was read and not given yet: of one chunk, a batch for each of the files that share it.
+    ready: VecDeque<SourceBatch>,
+    /// What went wrong after that.
+    failed: Option<Error>,
 }
 
 impl Follow {
     async fn next(mut self) -> Result<Option<(SourceBatch, Self)>> {
         loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(Some((batch, self)));
+            }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             let now = Instant::now();
             if self.scan_at.is_some_and(|at| at <= now) {
                 self = self.scan().await?;
@@ -269,12 +283,13 @@ impl Follow {
                 continue;
             };
             let permit = self.holder.acquire(bytes).await.map_err(too_large)?;
-            let batch;
-            (self, batch) = blocking(self, |follow| follow.reader.turn(permit)).await?;
-            if let Some(batch) = batch? {
+            let read;
+            (self, read) =
+                blocking(self, |follow| follow.reader.turns(permit, &mut follow.ready)).await?;
+            self.failed = read.err();
+            if !self.ready.is_empty() {
                 self.pause = LOOK_AFTER;
                 self.look_at = self.look_at.min(Instant::now() + self.pause);
-                return Ok(Some((batch, self)));
             }
         }
     }

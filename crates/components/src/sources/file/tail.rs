@@ -57,6 +57,8 @@ pub(super) struct Tail {
     tail: Mark,
     cutter: Cutter,
     file: Option<File>,
+    /// Whether it was opened just now, so that `seen` is how it is.
+    fresh: bool,
     /// Whether all marks are to be compared: it may be another file than the one that was closed.
     unsure: bool,
     seen: Stamp,
@@ -120,6 +122,7 @@ impl Tail {
             tail: Mark::default(),
             cutter,
             file: None,
+            fresh: false,
             unsure: false,
             seen: stamp,
             exhausted: None,
@@ -251,13 +254,15 @@ impl Tail {
     /// Opens it; it must be the file it was.
     pub(super) fn open(&mut self) -> io::Result<()> {
         let file = File::open(&self.path)?;
-        if Id::from(&file.metadata()?) != self.id {
+        let metadata = file.metadata()?;
+        if Id::from(&metadata) != self.id {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 "another file has taken its place",
             ));
         }
         self.unsure = self.offset > 0;
+        (self.seen, self.fresh) = (Stamp::from(&metadata), true);
         self.file = Some(file);
         Ok(())
     }
@@ -284,7 +289,9 @@ impl Tail {
         mut space: Space,
         work: &mut Work,
     ) -> Result<Option<SourceBatch>, Trouble> {
-        self.seen = Stamp::from(&file.metadata()?);
+        if !std::mem::take(&mut self.fresh) {
+            self.seen = Stamp::from(&file.metadata()?);
+        }
         if !self.is_intact(file)? {
             if !self.ours {
                 // A stranger has the inode of a file that was rotated away.
@@ -392,9 +399,12 @@ impl Tail {
     }
 
     fn advance(&mut self, file: &File, buffer: &[u8], used: usize) -> io::Result<()> {
+        let start = self.offset;
         self.tail = Mark::of_end(buffer.get(..used).unwrap_or_default());
         self.offset += used as u64;
-        if !self.head.is_full() {
+        if start == 0 {
+            self.head = Mark::of_end(buffer.get(..used.min(MARK_BYTES_MAX)).unwrap_or_default());
+        } else if !self.head.is_full() {
             self.head = Mark::before(file, self.offset.min(MARK_BYTES_MAX as u64))?;
         }
         Ok(())
@@ -410,7 +420,13 @@ impl Tail {
     ) -> Result<SourceBatch, Trouble> {
         let partition = match &self.partition {
             Some(partition) => partition.clone(),
-            None => Progress::name(self.id, Mark::first_line(file)?, &self.older),
+            None => {
+                let first_line = match start == 0 && !buffer.is_empty() {
+                    true => Mark::of_first_line(buffer),
+                    false => Mark::first_line(file)?,
+                };
+                Progress::name(self.id, first_line, &self.older)
+            }
         };
         self.partition = Some(partition.clone());
         let read_at = clock::now();
