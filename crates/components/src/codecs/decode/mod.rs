@@ -6,6 +6,9 @@ mod columns;
 /// Columns of texts that are computed.
 mod texts;
 
+/// Days and years.
+mod calendar;
+
 /// The time at the head of a line.
 mod time;
 
