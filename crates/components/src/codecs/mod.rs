@@ -3,6 +3,9 @@
 /// Memory to read into, within the budget.
 mod space;
 
+/// Which lines are worth being looked at.
+mod prefilter;
+
 /// Where lines begin and end.
 mod lines;
 
@@ -22,9 +25,8 @@ pub mod encode;
 pub(crate) mod values;
 
 pub(crate) use damage::Damage;
-pub use decode::{
-    Chunk, DECODERS, Decoded, Decoder, Label, NewDecoder, Places, Shape, decoder_named,
-};
+pub use decode::{Chunk, Codec, DECODERS, Decoded, Decoder, Label, Places, Shape, decoder_named};
 pub(crate) use lines::too_large;
 pub use lines::{Cut, Cutter, Line, Piece, TooLong, line_bytes_max};
+pub use prefilter::Prefilter;
 pub use space::{Pool, Space};

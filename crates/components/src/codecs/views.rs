@@ -21,7 +21,11 @@ const INLINE_MAX: usize = 12;
 /// Arrow has no text longer than this, nor further into a buffer.
 const REACH_MAX: usize = i32::MAX as usize;
 
-/// The text of a chunk, checked as a whole; only where that fails, line by line.
+/// Lines that are less than one part in so many of their chunk are checked one by one.
+const SPARSE: usize = 4;
+
+/// The text of a chunk, checked as a whole; line by line where that fails, or where lines are only
+/// a small part of it.
 #[derive(Debug)]
 pub(crate) struct Text<'c> {
     bytes: &'c [u8],
@@ -32,7 +36,12 @@ impl<'c> Text<'c> {
     /// Checks a chunk as far as there are lines.
     pub(crate) fn of(chunk: &Chunk<'c>) -> Self {
         let end = chunk.lines.last().map_or(0, |line| line.end as usize);
-        Self::new(chunk.bytes.get(..end).unwrap_or(chunk.bytes))
+        let bytes = chunk.bytes.get(..end).unwrap_or(chunk.bytes);
+        let texts = chunk.lines.iter().map(|line| (line.end - line.start) as usize);
+        if texts.sum::<usize>() < end / SPARSE {
+            return Self { bytes, valid: None };
+        }
+        Self::new(bytes)
     }
 
     /// Checks the bytes.
@@ -44,9 +53,13 @@ impl<'c> Text<'c> {
     /// that is no UTF-8 is then U+FFFD.
     pub(crate) fn line(&self, line: Line) -> Cow<'c, str> {
         let range = line.start as usize..line.end as usize;
-        match self.valid.and_then(|text| text.get(range.clone())) {
-            Some(text) => Cow::Borrowed(text),
-            None => String::from_utf8_lossy(self.bytes.get(range).unwrap_or_default()),
+        if let Some(text) = self.valid.and_then(|text| text.get(range.clone())) {
+            return Cow::Borrowed(text);
+        }
+        let bytes = self.bytes.get(range).unwrap_or_default();
+        match simdutf8::basic::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(bytes),
         }
     }
 }

@@ -19,10 +19,16 @@
 //! what had not been read of it is lost, and told. It is best to include rotated names too
 //! (`app.log*`): then even a file that is rotated twice between two looks is found.
 //!
-//! **Memory.** At most one chunk is being read, 1 MiB or the longest line; what is read is charged
+//! **Skipping.** Where every reader of `message` wants rows with certain texts, chunks are searched
+//! for these before they are cut into lines; lines without any are passed over and counted, and
+//! positions move on.
+//!
+//! **Memory.** At most one chunk is being read, 1 MiB or the longest line; files of which several
+//! fit a chunk are read together, and each gives its own batch. What is read is charged
 //! until the last view into it is gone. A source that has nothing to read holds nothing of the
 //! budget, and looks after its files every `rescan`, more often where there was something just now.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +40,7 @@ use futures_core::future::BoxFuture;
 use serde::Deserialize;
 use tidegate_flow::nz;
 use tidegate_model::{
-    BudgetHolder, ByteSize, Mistake, Result, Settings, Source, SourceBatch, SourceContext,
+    BudgetHolder, ByteSize, Error, Mistake, Result, Settings, Source, SourceBatch, SourceContext,
     SourceSpec, SourceStream, Spanned, TimeSpan, log_schema,
 };
 use tokio::time::{Instant, sleep_until};
@@ -44,7 +50,7 @@ use self::mark::Progress;
 use self::reader::{Plan, Reader};
 use self::tail::Work;
 use crate::blocking::blocking;
-use crate::codecs::{Cutter, NewDecoder, Shape, decoder_named, line_bytes_max, too_large};
+use crate::codecs::{Codec, Cutter, Prefilter, Shape, decoder_named, line_bytes_max, too_large};
 
 /// Which files there are.
 mod find;
@@ -130,7 +136,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
     }
     Ok(Box::new(FileSource {
         wanted: wanted(&config)?,
-        decoder: decoder_named(config.codec.as_ref())?,
+        codec: decoder_named(config.codec.as_ref())?,
         from: config.from,
         line_bytes_max: line_bytes_max(config.line_bytes_max.as_ref())?,
         rescan: rescan(config.rescan.as_ref())?,
@@ -167,7 +173,7 @@ pub fn files(
 ) -> Result<Box<dyn Source>, Mistake> {
     Ok(Box::new(FileSource {
         wanted: Wanted::paths(paths),
-        decoder: decoder_named(codec)?,
+        codec: decoder_named(codec)?,
         from: Start::Beginning,
         line_bytes_max: line_bytes_max(None)?,
         rescan: RESCAN,
@@ -202,7 +208,7 @@ fn rescan(time: Option<&Spanned<TimeSpan>>) -> Result<Duration, Mistake> {
 /// See the module.
 struct FileSource {
     wanted: Wanted,
-    decoder: NewDecoder,
+    codec: Codec,
     from: Start,
     line_bytes_max: usize,
     rescan: Duration,
@@ -224,6 +230,10 @@ impl Source for FileSource {
         Cutter::new(self.line_bytes_max).chunk_bytes_min().max(CHUNK_BYTES_MIN)
     }
 
+    fn searched(&self) -> Option<&'static str> {
+        Some("message")
+    }
+
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
         let opened = self.follow(context);
         Box::pin(async move { Ok(stream::try_unfold(opened?, Follow::next).boxed()) })
@@ -234,11 +244,14 @@ impl FileSource {
     fn follow(&self, context: SourceContext) -> Result<Follow> {
         let known = context.positions.iter().map(Progress::try_from);
         let shape = Shape::new(context.columns, Arc::clone(&context.holder));
+        let required = context.required.as_deref();
+        let prefilter = required.and_then(|texts| Prefilter::new(texts, self.codec.escapes));
         let chunk_bytes = CHUNK_BYTES.min(context.batch_bytes_max).min(context.holder.largest());
         let plan = Plan {
             wanted: self.wanted.clone(),
             work: Work {
-                decoder: (self.decoder)(shape),
+                decoder: (self.codec.decoder)(shape),
+                prefilter,
                 once: context.once,
                 rows_max: context.batch_rows_max,
                 batch_bytes_max: context.batch_bytes_max,
@@ -261,6 +274,8 @@ impl FileSource {
             scan_at: Some(now),
             look_at: now,
             pause: LOOK_AFTER,
+            ready: VecDeque::new(),
+            failed: None,
         })
     }
 }
@@ -279,11 +294,21 @@ struct Follow {
     look_at: Instant,
     /// The time to the look after that, should this one be in vain.
     pause: Duration,
+    /// What was read and not given yet: of one chunk, a batch for each of the files that share it.
+    ready: VecDeque<SourceBatch>,
+    /// What went wrong after that.
+    failed: Option<Error>,
 }
 
 impl Follow {
     async fn next(mut self) -> Result<Option<(SourceBatch, Self)>> {
         loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(Some((batch, self)));
+            }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             let now = Instant::now();
             if self.scan_at.is_some_and(|at| at <= now) {
                 self = self.scan().await?;
@@ -305,12 +330,13 @@ impl Follow {
                 continue;
             };
             let permit = self.holder.acquire(bytes).await.map_err(too_large)?;
-            let batch;
-            (self, batch) = blocking(self, |follow| follow.reader.turn(permit)).await?;
-            if let Some(batch) = batch? {
+            let read;
+            (self, read) =
+                blocking(self, |follow| follow.reader.turns(permit, &mut follow.ready)).await?;
+            self.failed = read.err();
+            if !self.ready.is_empty() {
                 self.pause = LOOK_AFTER;
                 self.look_at = self.look_at.min(Instant::now() + self.pause);
-                return Ok(Some((batch, self)));
             }
         }
     }

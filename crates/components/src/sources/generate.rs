@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use self::template::{Templates, Wheel};
 use crate::clock;
 use crate::codecs::{
-    Chunk, Decoder, Label, Line, NewDecoder, Places, Pool, Shape, decoder_named, too_large,
+    Chunk, Codec, Decoder, Label, Line, Places, Pool, Shape, decoder_named, too_large,
 };
 
 /// What lines are made of.
@@ -87,7 +87,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
     };
     Ok(Box::new(GenerateSource {
         templates: Arc::new(templates),
-        decoder: decoder_named(config.codec.as_ref())?,
+        codec: decoder_named(config.codec.as_ref())?,
         rate: config.rate,
         count: config.count.unwrap_or(u64::MAX),
         seed: config.seed,
@@ -97,7 +97,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
 /// See the module.
 struct GenerateSource {
     templates: Arc<Templates>,
-    decoder: NewDecoder,
+    codec: Codec,
     rate: Option<NonZeroU64>,
     count: u64,
     seed: u64,
@@ -123,7 +123,7 @@ impl Source for GenerateSource {
         let fit = chunk_bytes / self.templates.line_bytes_max().max(1);
         let generate = Generate {
             templates: Arc::clone(&self.templates),
-            decoder: (self.decoder)(shape),
+            decoder: (self.codec.decoder)(shape),
             holder: context.holder,
             pool: Pool::default(),
             label: Label::from(&*context.name),
@@ -196,7 +196,15 @@ impl Generate {
         let partition = Partition::from(PARTITION);
         let position = Position { partition, sequence: self.made, state: Bytes::new() };
         let bytes = filled as u64;
-        Ok(SourceBatch { rows: decoded.rows, start, position, read_at, bytes, refused: 0, skipped: 0 })
+        Ok(SourceBatch {
+            rows: decoded.rows,
+            start,
+            position,
+            read_at,
+            bytes,
+            refused: 0,
+            skipped: 0,
+        })
     }
 }
 

@@ -31,8 +31,8 @@ use tidegate_model::{
 use crate::blocking::blocking;
 use crate::clock;
 use crate::codecs::{
-    Chunk, Cutter, Damage, Decoder, Label, Line, NewDecoder, Piece, Places, Pool, Shape, Space,
-    decoder_named, line_bytes_max, too_large,
+    Chunk, Codec, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Pool, Prefilter, Shape,
+    Space, decoder_named, line_bytes_max, too_large,
 };
 
 /// How the source presents itself.
@@ -62,14 +62,14 @@ struct Config {
 fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
     let config: Config = settings.parse()?;
     Ok(Box::new(StdinSource {
-        decoder: decoder_named(config.codec.as_ref())?,
+        codec: decoder_named(config.codec.as_ref())?,
         line_bytes_max: line_bytes_max(config.line_bytes_max.as_ref())?,
     }))
 }
 
 /// See the module.
 struct StdinSource {
-    decoder: NewDecoder,
+    codec: Codec,
     line_bytes_max: usize,
 }
 
@@ -88,6 +88,10 @@ impl Source for StdinSource {
         line.max(CHUNK_BYTES).saturating_add(line)
     }
 
+    fn searched(&self) -> Option<&'static str> {
+        Some("message")
+    }
+
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
         Box::pin(async {
             let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?;
@@ -103,6 +107,8 @@ struct Lines {
     holder: Arc<BudgetHolder>,
     pool: Pool,
     decoder: Box<dyn Decoder>,
+    /// Which lines anyone wants, where not all are.
+    prefilter: Option<Prefilter>,
     cutter: Cutter,
     lines: Vec<Line>,
     rows_max: usize,
@@ -122,10 +128,12 @@ struct Lines {
 impl Lines {
     fn new(input: File, source: &StdinSource, context: SourceContext) -> Self {
         let shape = Shape::new(context.columns, Arc::clone(&context.holder));
+        let required = context.required.as_deref();
         Self {
             input,
             pool: Pool::default(),
-            decoder: (source.decoder)(shape),
+            decoder: (source.codec.decoder)(shape),
+            prefilter: required.and_then(|texts| Prefilter::new(texts, source.codec.escapes)),
             cutter: Cutter::new(source.line_bytes_max),
             lines: Vec::new(),
             rows_max: context.batch_rows_max.max(1),
@@ -214,7 +222,8 @@ impl Lines {
         // What is more than a batch may have is one line.
         let rows_max = if buffer.len() > self.bytes_max { 1 } else { self.rows_max };
         let (start, ended) = (self.offset, self.ended);
-        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max };
+        let prefilter = self.prefilter.as_ref();
+        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max, prefilter };
         let cut = self.cutter.cut(piece, &mut self.lines);
         let rest = buffer.slice(cut.used);
         if self.lines.len() >= rows_max && !rest.is_empty() {
@@ -237,8 +246,9 @@ impl Lines {
         self.damage.tell("stdin", &cut, decoded.repaired);
         let partition = Partition::from("stdin");
         let position = Position { partition, sequence: self.offset, state: Bytes::new() };
-        let (rows, bytes, refused) = (decoded.rows, cut.used as u64, cut.refused);
-        Ok(Some(SourceBatch { rows, start, position, read_at, bytes, refused, skipped: 0 }))
+        let (rows, bytes) = (decoded.rows, cut.used as u64);
+        let Cut { refused, skipped, .. } = cut;
+        Ok(Some(SourceBatch { rows, start, position, read_at, bytes, refused, skipped }))
     }
 }
 
@@ -268,15 +278,23 @@ mod tests {
     use super::*;
 
     fn open(line_bytes_max: usize, rows_max: usize) -> (PipeWriter, SourceStream, ByteBudget) {
+        searching(line_bytes_max, rows_max, None)
+    }
+
+    fn searching(
+        line_bytes_max: usize,
+        rows_max: usize,
+        required: Option<Arc<[Box<str>]>>,
+    ) -> (PipeWriter, SourceStream, ByteBudget) {
         let (reader, writer) = io::pipe().unwrap();
-        let source = StdinSource { decoder: decoder_named(None).unwrap(), line_bytes_max };
+        let source = StdinSource { codec: decoder_named(None).unwrap(), line_bytes_max };
         let budget = ByteBudget::new(16 << 20);
         let context = SourceContext {
             name: "stdin".into(),
             positions: Vec::new(),
             holder: Arc::new(budget.holder(source.bytes_min()).unwrap()),
             columns: Arc::new(log_schema().project(&[4]).unwrap()),
-            required: None,
+            required,
             offsets: false,
             once: false,
             batch_bytes_max: 1 << 20,
@@ -338,6 +356,32 @@ mod tests {
         assert_eq!(refused, 25);
         let peak = budget.usage().peak;
         assert!(peak <= 2 << 20, "{peak} bytes were held");
+    }
+
+    #[tokio::test]
+    async fn lines_that_nobody_wants_are_passed_over_and_counted() {
+        let required = ["ERROR".into()].into();
+        let (mut writer, mut stream, _budget) = searching(100, 2, Some(required));
+        let mut end = 0;
+        for (written, lines, skipped) in [
+            ("one\nan ERR", &[][..], 1),
+            ("OR\ntwo\nthree", &["an ERROR"], 1),
+            ("\nERROR\nfour\nERROR\nfive\n", &["ERROR", "ERROR"], 2),
+            ("", &[], 1),
+            ("an ERROR\nend\n", &["an ERROR"], 1),
+        ] {
+            writer.write_all(written.as_bytes()).unwrap();
+            let batch = stream.next().await.unwrap().unwrap();
+            assert_eq!(
+                (&*messages(&batch, &mut end), batch.skipped),
+                (&*lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>(), skipped)
+            );
+        }
+        writer.write_all(b"nothing").unwrap();
+        drop(writer);
+        let batch = stream.next().await.unwrap().unwrap();
+        assert_eq!((messages(&batch, &mut end), batch.skipped), (vec![], 1));
+        assert!(stream.next().await.is_none());
     }
 
     #[tokio::test]

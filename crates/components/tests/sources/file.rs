@@ -151,6 +151,9 @@ async fn a_thousand_files_are_read_in_order_of_path_once() {
     assert_eq!(probe.messages(), expected);
     assert_eq!(probe.positions.len(), 1_000);
     assert_eq!(probe.expected.get(), 22_000);
+    // Small files are read together, as many as fit a chunk.
+    let peak = probe.budget.usage().peak;
+    assert!((500 << 10..=2 << 20).contains(&peak), "{peak} bytes were held");
 }
 
 #[cfg(target_os = "linux")]

@@ -14,5 +14,8 @@ mod generate;
 /// The file source on what files hold.
 mod file;
 
+/// The file source told what rows must have.
+mod required;
+
 /// The file source on files that are rotated, cut, replaced and removed.
 mod rotation;

@@ -24,12 +24,15 @@ pub(crate) struct Probe {
     pub(crate) rows_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) columns: SchemaRef,
+    /// What rows must have one of.
+    pub(crate) required: Option<Arc<[Box<str>]>>,
     pub(crate) expected: Expected,
     /// Where it would go on, as an engine has it that commits all that was given.
     pub(crate) positions: BTreeMap<String, Position>,
     /// What was given since the last look.
     pub(crate) rows: Vec<Row>,
     pub(crate) refused: u64,
+    pub(crate) skipped: u64,
 }
 
 /// A row that a source gave.
@@ -66,7 +69,14 @@ impl Probe {
             positions: BTreeMap::new(),
             rows: Vec::new(),
             refused: 0,
+            skipped: 0,
+            required: None,
         }
+    }
+
+    /// Told that rows must have one of these.
+    pub(crate) fn searching(self, texts: &[&str]) -> Self {
+        Self { required: Some(texts.iter().map(|text| (*text).into()).collect()), ..self }
     }
 
     /// Waits for more.
@@ -85,7 +95,7 @@ impl Probe {
             positions: self.positions.values().cloned().collect(),
             holder: Arc::new(holder),
             columns: Arc::clone(&self.columns),
-            required: None,
+            required: self.required.clone(),
             offsets: self.columns.column_with_name(OFFSET).is_some(),
             once: self.once,
             batch_bytes_max: self.bytes_max,
@@ -106,6 +116,7 @@ impl Probe {
         assert_eq!(batch.start, before, "of {partition}");
         assert!(batch.position.sequence >= batch.start);
         self.refused += batch.refused;
+        self.skipped += batch.skipped;
         let rows = rows(batch);
         let mut last = None;
         for row in &rows {

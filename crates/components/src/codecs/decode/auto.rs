@@ -15,9 +15,13 @@ use tidegate_model::{BudgetHolder, Result, severity_of};
 use super::columns::{Found, Shape, impossible};
 use super::texts::{Metadata, Texts};
 use super::time::Now;
-use super::{Chunk, Decoded, Decoder, json, level, time};
+use super::{Chunk, Codec, Decoded, Decoder, json, level, time};
 use crate::codecs::space::charged;
 use crate::codecs::views::{Text, Views};
+
+/// A message is the whole line or a JSON value as it is written, unless that is a string with a
+/// backslash in it.
+pub(super) const CODEC: Codec = Codec { name: "auto", decoder, escapes: &["\\"] };
 
 /// See the module.
 struct AutoDecoder {
@@ -35,7 +39,7 @@ struct Wants {
     metadata: bool,
 }
 
-pub(super) fn decoder(shape: Shape) -> Box<dyn Decoder> {
+fn decoder(shape: Shape) -> Box<dyn Decoder> {
     let wants = Wants {
         timestamp: shape.wants("timestamp"),
         severity: shape.wants("severity"),
@@ -231,7 +235,8 @@ mod tests {
         let holder = Arc::new(budget.holder(0).unwrap());
         let bytes = Buffer::from(text.to_vec());
         let mut lines = Vec::new();
-        let piece = Piece { bytes: &bytes, offset: 0, ended: true, rows_max: usize::MAX };
+        let (ended, rows_max, prefilter) = (true, usize::MAX, None);
+        let piece = Piece { bytes: &bytes, offset: 0, ended, rows_max, prefilter };
         Cutter::new(1 << 20).cut(piece, &mut lines);
         let chunk = Chunk {
             bytes: &bytes,

@@ -62,20 +62,28 @@ pub(super) fn near_head(line: &str, from: usize) -> Option<Level<'_>> {
         let at = from + at;
         return Some(Level { word: line.get(at..=at)?, severity: of_letter(*bytes.get(at)?)? });
     }
+    let level = |start: usize, first: bool| {
+        let length = may_be(head.get(start..)?)?;
+        let (start, end) = (from + start, from + start + length);
+        let word = line.get(start..end)?;
+        let place = Place { bytes, start, end, first: first && from > 0 };
+        let severity = place.is_meant(word).then(|| severity_of(word))??;
+        Some(Level { word, severity })
+    };
+    // Most lines that have a level have it first.
+    let first = head.iter().take(HEAD_BYTES).position(|byte| is_word(*byte))?;
+    if let Some(level) = level(first, true) {
+        return Some(level);
+    }
     let words = word_bytes(head);
-    let starts = words & !(words << 1);
-    let mut rest = starts;
+    // Words of three bytes at least; what is behind the window may belong to one.
+    let starts = words & !(words << 1) & (words >> 1 | 1 << 63) & (words >> 2 | 3 << 62);
+    let mut rest = starts & !(1 << first);
     while rest != 0 {
         let start = rest.trailing_zeros() as usize;
         rest &= rest - 1;
-        let Some(length) = may_be(head.get(start..).unwrap_or_default()) else { continue };
-        let (start, end) = (from + start, from + start + length);
-        let Some(word) = line.get(start..end) else { continue };
-        let first = from > 0 && starts.trailing_zeros() as usize == start - from;
-        if (Place { bytes, start, end, first }).is_meant(word)
-            && let Some(severity) = severity_of(word)
-        {
-            return Some(Level { word, severity });
+        if let Some(level) = level(start, false) {
+            return Some(level);
         }
     }
     None
@@ -90,14 +98,15 @@ fn is_word(byte: u8) -> bool {
 /// Which of the first bytes belong to words, one bit each. Without branches, so that the compiler
 /// looks at many at once.
 fn word_bytes(head: &[u8]) -> u64 {
-    let mut window = [0; HEAD_BYTES];
-    match head.first_chunk::<HEAD_BYTES>() {
-        Some(whole) => window = *whole,
-        None => {
-            let part = window.iter_mut().zip(head);
-            part.for_each(|(to, from)| *to = *from);
-        }
+    if let Some(window) = head.first_chunk() {
+        return word_bits(window);
     }
+    let mut window = [0; HEAD_BYTES];
+    window.iter_mut().zip(head).for_each(|(to, from)| *to = *from);
+    word_bits(&window)
+}
+
+fn word_bits(window: &[u8; HEAD_BYTES]) -> u64 {
     let flags = window.map(|byte| u8::from(is_word(byte)));
     let (eights, _) = flags.as_chunks::<8>();
     let gathered = eights.iter().zip(0..).map(|(eight, index): (_, u32)| {
@@ -112,25 +121,24 @@ fn word_bytes(head: &[u8]) -> u64 {
 /// its length.
 fn may_be(text: &[u8]) -> Option<usize> {
     let [first, second] = text.first_chunk::<2>()?.map(|byte| byte & 0x1f);
-    // Of `trace debug info notice warn error fatal critical alert emergency panic`.
-    const FIRST: u32 = letters(b"tdinwefcap");
-    const SECOND: u32 = letters(b"renoalm");
-    if (FIRST >> first) & (SECOND >> second) & 1 == 0 {
+    if SECOND.get(usize::from(first))? >> second & 1 == 0 {
         return None;
     }
     let length = text.iter().take(WORD_BYTES_MAX + 1).take_while(|byte| is_word(**byte)).count();
     (3..=WORD_BYTES_MAX).contains(&length).then_some(length)
 }
 
-/// A bit for each letter.
-const fn letters(mut letters: &[u8]) -> u32 {
-    let mut bits = 0;
-    while let Some((letter, rest)) = letters.split_first() {
-        bits |= 1 << (*letter & 0x1f);
-        letters = rest;
+/// For each first letter of a level a bit for each second one.
+const SECOND: [u32; 32] = {
+    // Of `trace debug info notice warn error fatal critical alert emergency panic`.
+    let mut pairs: &[u8] = b"trdeinnowaerfacralempa";
+    let mut bits = [0; 32];
+    while let [first, second, rest @ ..] = pairs {
+        bits[(*first & 0x1f) as usize] |= 1 << (*second & 0x1f);
+        pairs = rest;
     }
     bits
-}
+};
 
 /// Where Android's letter is, if what follows the time, or the line, begins with it: `E/Tag`, or
 /// after a time ` 1702  2395 E Tag`.

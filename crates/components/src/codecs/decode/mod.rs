@@ -6,6 +6,9 @@ mod columns;
 /// Columns of texts that are computed.
 mod texts;
 
+/// Days and years.
+mod calendar;
+
 /// The time at the head of a line.
 mod time;
 
@@ -76,22 +79,31 @@ pub struct Decoded {
     pub repaired: u64,
 }
 
-/// Makes a decoder for rows of a shape.
-pub type NewDecoder = fn(Shape) -> Box<dyn Decoder>;
+/// How lines are read, as a configuration's `codec` names it.
+#[derive(Clone, Copy, Debug)]
+pub struct Codec {
+    /// That name.
+    pub name: &'static str,
+    /// Makes a decoder for rows of a shape.
+    pub decoder: fn(Shape) -> Box<dyn Decoder>,
+    /// A text without U+FFFD that is in a row's `message` is in its line as well, byte for byte, or
+    /// the line has one of these.
+    pub escapes: &'static [&'static str],
+}
 
-/// All decoders, by the name that a configuration's `codec` gives them.
-pub const DECODERS: &[(&str, NewDecoder)] = &[("text", text::decoder), ("auto", auto::decoder)];
+/// All of them.
+pub const DECODERS: &[Codec] = &[text::CODEC, auto::CODEC];
 
 /// The one that a configuration names; `text` where it names none.
 ///
 /// # Errors
 ///
 /// A mistake that lists them, where there is none of that name.
-pub fn decoder_named(name: Option<&Spanned<String>>) -> Result<NewDecoder, Mistake> {
-    let Some(name) = name else { return Ok(text::decoder) };
-    let found = DECODERS.iter().find(|(known, _)| known == name.get_ref());
-    found.map(|(_, new)| *new).ok_or_else(|| {
-        let names: Vec<_> = DECODERS.iter().map(|(known, _)| format!("{known:?}")).collect();
+pub fn decoder_named(name: Option<&Spanned<String>>) -> Result<Codec, Mistake> {
+    let Some(name) = name else { return Ok(text::CODEC) };
+    let found = DECODERS.iter().find(|codec| codec.name == name.get_ref());
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = DECODERS.iter().map(|codec| format!("{:?}", codec.name)).collect();
         let message = format!("there is no codec {:?} to read with", name.get_ref());
         Mistake::at(name.span(), message).help(format!("one of {}", names.join(", ")))
     })

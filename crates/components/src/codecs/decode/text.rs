@@ -3,15 +3,18 @@
 use tidegate_model::Result;
 
 use super::columns::{Found, Shape};
-use super::{Chunk, Decoded, Decoder};
+use super::{Chunk, Codec, Decoded, Decoder};
 use crate::codecs::views::Text;
+
+/// What is no UTF-8 becomes U+FFFD; all other text is as it was.
+pub(super) const CODEC: Codec = Codec { name: "text", decoder, escapes: &[] };
 
 /// See the module.
 struct TextDecoder {
     shape: Shape,
 }
 
-pub(super) fn decoder(shape: Shape) -> Box<dyn Decoder> {
+fn decoder(shape: Shape) -> Box<dyn Decoder> {
     Box::new(TextDecoder { shape })
 }
 

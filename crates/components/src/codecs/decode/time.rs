@@ -9,8 +9,17 @@
 //! front of it there may be a bracket, syslog's `<34>1 `, a dash, or `time=`. Without a zone it is
 //! UTC; without a year it is the last one that is not more than a day ahead of when it was read.
 
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::calendar::{days_of, days_since_epoch, is_weekday, year_of};
+
 const NANOS: i64 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;
+
+/// A day without a year that is so many days back is of the same year at any time of day and in
+/// any zone that can be written, which is up to five days off.
+const SAME_YEAR_DAYS: Range<i64> = 7..350;
 
 /// How far into a line a web server's time in brackets is looked for.
 const BRACKET_BYTES_MAX: usize = 128;
@@ -19,16 +28,19 @@ const BRACKET_BYTES_MAX: usize = 128;
 const KEYS: [&[u8]; 3] = [b"time=", b"ts=", b"timestamp="];
 
 /// When something was read, and what that means for times without a year.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Now {
     nanos: i64,
     year: i64,
+    /// The last day that was met, in seconds since the epoch: most lines are of the same.
+    last: Cell<Option<(Date, i64)>>,
 }
 
 impl Now {
     /// Of nanoseconds since the epoch.
     pub(super) fn new(nanos: i64) -> Self {
-        Self { nanos, year: year_of(nanos.div_euclid(NANOS * DAY_SECONDS)) }
+        let year = year_of(nanos.div_euclid(NANOS * DAY_SECONDS));
+        Self { nanos, year, last: Cell::new(None) }
     }
 }
 
@@ -48,7 +60,11 @@ pub(super) fn at_head(line: &[u8], now: &Now) -> Option<Stamp> {
     let mut cursor = Cursor { bytes: line, at: 0 };
     cursor.spaces();
     cursor.priority();
-    if let Some(key) = KEYS.iter().find(|key| cursor.rest().starts_with(key)) {
+    let key = match cursor.peek(0) {
+        b't' => KEYS.iter().find(|key| cursor.rest().starts_with(key)),
+        _ => None,
+    };
+    if let Some(key) = key {
         cursor.at += key.len();
         cursor.eat(b'"');
     } else if cursor.rest().starts_with(b"- ") {
@@ -135,7 +151,7 @@ struct Cursor<'l> {
 }
 
 /// A day, perhaps of a year that has to be guessed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Date {
     year: Option<i64>,
     month: i64,
@@ -163,13 +179,13 @@ impl Cursor<'_> {
 
     /// As many digits as there are, up to `max`.
     fn digits(&mut self, max: usize) -> Option<i64> {
-        let mut number = 0;
-        let start = self.at;
-        while self.at - start < max && self.peek(0).is_ascii_digit() {
-            number = number * 10 + i64::from(self.peek(0) - b'0');
-            self.at += 1;
+        let (mut number, mut count) = (0, 0);
+        for digit in self.rest().iter().take(max).take_while(|byte| byte.is_ascii_digit()) {
+            number = number * 10 + i64::from(digit - b'0');
+            count += 1;
         }
-        (self.at > start).then_some(number)
+        self.at += count;
+        (count > 0).then_some(number)
     }
 
     fn digits_ahead(&self) -> usize {
@@ -386,61 +402,34 @@ impl Cursor<'_> {
     }
 }
 
-fn is_weekday(text: &[u8]) -> bool {
-    let Some(name) = text.first_chunk::<3>() else { return false };
-    let ends = text.get(3).is_some_and(|after| b" ,".contains(after));
-    ends && [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"].contains(&name)
-}
-
 fn compose(date: Date, seconds: i64, nanos: i64, now: &Now) -> Option<i64> {
     let Date { year, month, day } = date;
+    let on = |start: i64| (start + seconds).checked_mul(NANOS)?.checked_add(nanos);
+    if let Some((_, start)) = now.last.get().filter(|(last, _)| *last == date) {
+        return on(start);
+    }
     let at = |year| {
         if !(1..=12).contains(&month) || day < 1 || day > days_of(year, month) {
             return None;
         }
-        let seconds = days_since_epoch(year, month, day) * DAY_SECONDS + seconds;
-        seconds.checked_mul(NANOS)?.checked_add(nanos)
+        let start = days_since_epoch(year, month, day) * DAY_SECONDS;
+        Some((start, on(start)?))
     };
-    match year {
-        Some(year) => at(year),
+    let latest = now.nanos.saturating_add(DAY_SECONDS * NANOS);
+    let (start, found) = match year {
+        Some(year) => at(year)?,
         None => {
-            let latest = now.nanos.saturating_add(DAY_SECONDS * NANOS);
             // The 29th of February may be up to eight years back.
             let years = (now.year - 8..=now.year + 1).rev();
-            years.filter_map(at).find(|nanos| *nanos <= latest)
+            years.filter_map(at).find(|(_, nanos)| *nanos <= latest)?
         }
+    };
+    // Where neither a time of day nor a zone can make it another year's.
+    let days = (latest / NANOS - start) / DAY_SECONDS;
+    if year.is_some() || SAME_YEAR_DAYS.contains(&days) {
+        now.last.set(Some((date, start)));
     }
-}
-
-fn is_leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-fn days_of(year: i64, month: i64) -> i64 {
-    match month {
-        2 => 28 + i64::from(is_leap(year)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Howard Hinnant, *chrono-Compatible Low-Level Date Algorithms*, `days_from_civil`.
-fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// The same paper, `civil_from_days`.
-fn year_of(days: i64) -> i64 {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let years = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * years + years / 4 - years / 100);
-    years + era * 400 + i64::from(of_year >= 306)
+    Some(found)
 }
 
 #[cfg(test)]
@@ -584,14 +573,24 @@ mod tests {
         }
     }
 
+    /// Also where the year it is of depends on the time of day, the zone, or a leap year.
     #[test]
-    fn days_and_years_agree_over_eight_centuries() {
-        let mut days = days_since_epoch(1_600, 1, 1);
-        for year in 1_600..2_400 {
-            for month in 1..=12 {
-                for day in 1..=days_of(year, month) {
-                    assert_eq!((days_since_epoch(year, month, day), year_of(days)), (days, year));
-                    days += 1;
+    fn a_day_that_was_met_before_is_the_same_again() {
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        for read_at in [READ_AT, 1_709_208_000 * NANOS, 1_735_689_600 * NANOS] {
+            let now = Now::new(read_at);
+            for (month, day) in MONTHS.iter().zip(1..).flat_map(|m| (1..=31).map(move |d| (m, d))) {
+                let (name, number) = month;
+                for rest in ["00:00:00", "23:59:59 +99:59", "12:00:00", "00:00:00 -99:59"] {
+                    for line in [
+                        format!("{name} {day} {rest}"),
+                        format!("{number:02}-{day:02} {rest}"),
+                        format!("2024-{number:02}-{day:02} {rest}"),
+                    ] {
+                        let line = line.as_bytes();
+                        assert_eq!(at_head(line, &now), at_head(line, &Now::new(read_at)));
+                    }
                 }
             }
         }

@@ -240,7 +240,11 @@ impl Walk<'_> {
             }
         } else if metadata.is_dir() && named {
             for entry in self.entries(&path) {
-                if is_hidden(&entry.file_name()) || !entry.path().is_file() {
+                // Most file systems say what an entry is; where a link leads has to be looked up.
+                let is_file = entry.file_type().is_ok_and(|kind| {
+                    kind.is_file() || kind.is_symlink() && entry.path().is_file()
+                });
+                if is_hidden(&entry.file_name()) || !is_file {
                     continue;
                 }
                 self.take(path.join(entry.file_name()), false);

@@ -83,9 +83,14 @@ impl Mark {
     pub(super) fn first_line(file: &File) -> io::Result<Self> {
         let mut bytes = [0; MARK_BYTES_MAX];
         let filled = read_at(file, &mut bytes, 0, MARK_BYTES_MAX as u64)?;
-        let bytes = bytes.get(..filled).unwrap_or_default();
-        let end = memchr::memchr(b'\n', bytes).map_or(filled, |at| at + 1);
-        Ok(Self::of_end(bytes.get(..end).unwrap_or_default()))
+        Ok(Self::of_first_line(bytes.get(..filled).unwrap_or_default()))
+    }
+
+    /// The same of what a file begins with.
+    pub(super) fn of_first_line(bytes: &[u8]) -> Self {
+        let bytes = bytes.get(..MARK_BYTES_MAX).unwrap_or(bytes);
+        let end = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+        Self::of_end(bytes.get(..end).unwrap_or_default())
     }
 
     /// Whether it covers as much as it can.

@@ -102,14 +102,35 @@ impl Reader {
         }
     }
 
-    /// How many bytes the file whose turn it is wants to read.
+    /// How many bytes the files whose turn is next want to read: the first one, and as many others
+    /// as fit a chunk with it.
     pub(super) fn wants(&self) -> Option<usize> {
-        let tail = self.tails.get(self.queue.front()?)?;
-        Some(tail.wants(&self.work))
+        let tails = self.queue.iter().map_while(|id| self.tails.get(id));
+        let mut wants = tails.map(|tail| tail.wants(&self.work));
+        let first = wants.next()?;
+        let all = wants.scan(first, |all, bytes| {
+            *all += bytes;
+            (*all <= self.work.chunk_bytes).then_some(*all)
+        });
+        Some(all.last().unwrap_or(first))
     }
 
-    /// The file whose turn it is reads into as much memory as there is a permit for.
-    pub(super) fn turn(&mut self, permit: Permit) -> Result<Option<SourceBatch>> {
+    /// Files read in turns, each into a part of what there is a permit for, until the next one needs
+    /// more than is left. Batches are given even where an error follows.
+    pub(super) fn turns(
+        &mut self,
+        mut permit: Permit,
+        given: &mut VecDeque<SourceBatch>,
+    ) -> Result<()> {
+        while let Some(tail) = self.queue.front().and_then(|id| self.tails.get(id))
+            && let Some(part) = permit.split(tail.wants(&self.work))
+        {
+            given.extend(self.turn(part)?);
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, permit: Permit) -> Result<Option<SourceBatch>> {
         let Some(id) = self.queue.pop_front() else { return Ok(None) };
         let read = match self.open(id) {
             Ok(()) => self.read(id, permit),

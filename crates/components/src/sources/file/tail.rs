@@ -12,7 +12,9 @@ use super::find::Found;
 use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
 use super::rotated;
 use crate::clock;
-use crate::codecs::{Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Space};
+use crate::codecs::{
+    Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Prefilter, Space,
+};
 
 /// What is asked for at least: less saves nothing.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -26,6 +28,8 @@ const LINE_END_BYTES_MAX: usize = 64 << 10;
 /// What all files of a source share at work.
 pub(super) struct Work {
     pub(super) decoder: Box<dyn Decoder>,
+    /// Which lines anyone wants, where not all are.
+    pub(super) prefilter: Option<Prefilter>,
     pub(super) once: bool,
     pub(super) rows_max: usize,
     pub(super) batch_bytes_max: usize,
@@ -53,6 +57,8 @@ pub(super) struct Tail {
     tail: Mark,
     cutter: Cutter,
     file: Option<File>,
+    /// Whether it was opened just now, so that `seen` is how it is.
+    fresh: bool,
     /// Whether all marks are to be compared: it may be another file than the one that was closed.
     unsure: bool,
     seen: Stamp,
@@ -116,6 +122,7 @@ impl Tail {
             tail: Mark::default(),
             cutter,
             file: None,
+            fresh: false,
             unsure: false,
             seen: stamp,
             exhausted: None,
@@ -247,13 +254,15 @@ impl Tail {
     /// Opens it; it must be the file it was.
     pub(super) fn open(&mut self) -> io::Result<()> {
         let file = File::open(&self.path)?;
-        if Id::from(&file.metadata()?) != self.id {
+        let metadata = file.metadata()?;
+        if Id::from(&metadata) != self.id {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 "another file has taken its place",
             ));
         }
         self.unsure = self.offset > 0;
+        (self.seen, self.fresh) = (Stamp::from(&metadata), true);
         self.file = Some(file);
         Ok(())
     }
@@ -280,7 +289,9 @@ impl Tail {
         mut space: Space,
         work: &mut Work,
     ) -> Result<Option<SourceBatch>, Trouble> {
-        self.seen = Stamp::from(&file.metadata()?);
+        if !std::mem::take(&mut self.fresh) {
+            self.seen = Stamp::from(&file.metadata()?);
+        }
         if !self.is_intact(file)? {
             if !self.ours {
                 // A stranger has the inode of a file that was rotated away.
@@ -305,7 +316,8 @@ impl Tail {
         // What is more than a batch may have is one line.
         let rows_max = if filled > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
         let ended = (work.once || self.concluded) && at_end;
-        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max };
+        let prefilter = work.prefilter.as_ref();
+        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max, prefilter };
         let cut = self.cutter.cut(piece, &mut work.lines);
         self.plan(&cut, work, filled);
         let drained = cut.used == filled || work.lines.len() < rows_max;
@@ -378,16 +390,21 @@ impl Tail {
             0 => filled.saturating_mul(2).min(self.cutter.chunk_bytes_min()),
             _ => 0,
         };
-        if let Some(average) = cut.used.checked_div(work.lines.len()) {
+        // Bytes that were skipped count: a batch is full when it has so many rows.
+        if cut.used > 0 {
             let rows = work.rows_max.saturating_add(work.rows_max / 16);
-            self.usual = average.saturating_add(1).saturating_mul(rows);
+            let average = cut.used.checked_div(work.lines.len());
+            self.usual = average.map_or(usize::MAX, |bytes| (bytes + 1).saturating_mul(rows));
         }
     }
 
     fn advance(&mut self, file: &File, buffer: &[u8], used: usize) -> io::Result<()> {
+        let start = self.offset;
         self.tail = Mark::of_end(buffer.get(..used).unwrap_or_default());
         self.offset += used as u64;
-        if !self.head.is_full() {
+        if start == 0 {
+            self.head = Mark::of_end(buffer.get(..used.min(MARK_BYTES_MAX)).unwrap_or_default());
+        } else if !self.head.is_full() {
             self.head = Mark::before(file, self.offset.min(MARK_BYTES_MAX as u64))?;
         }
         Ok(())
@@ -403,7 +420,13 @@ impl Tail {
     ) -> Result<SourceBatch, Trouble> {
         let partition = match &self.partition {
             Some(partition) => partition.clone(),
-            None => Progress::name(self.id, Mark::first_line(file)?, &self.older),
+            None => {
+                let first_line = match start == 0 && !buffer.is_empty() {
+                    true => Mark::of_first_line(buffer),
+                    false => Mark::first_line(file)?,
+                };
+                Progress::name(self.id, first_line, &self.older)
+            }
         };
         self.partition = Some(partition.clone());
         let read_at = clock::now();
@@ -416,7 +439,8 @@ impl Tail {
         })?;
         self.damage.tell(self.path.display(), &cut, decoded.repaired);
         let position = self.progress(partition).position();
-        let (rows, bytes, refused) = (decoded.rows, cut.used as u64, cut.refused);
-        Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped: 0 })
+        let (rows, bytes) = (decoded.rows, cut.used as u64);
+        let Cut { refused, skipped, .. } = cut;
+        Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped })
     }
 }
