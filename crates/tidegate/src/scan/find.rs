@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use walkdir::{DirEntry, WalkDir};
+use walkdir::{DirEntry, DirEntryExt, WalkDir};
 
 use crate::failed::Failed;
 
@@ -55,19 +55,37 @@ pub(super) fn find(paths: &[PathBuf], ends: &[String]) -> Result<Files, Failed> 
         search.path(path)?;
     }
     let Search { stdin, mut files, problems, .. } = search;
-    files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    let mut met = HashSet::with_capacity(files.len());
-    files.retain(|(_, id)| met.insert(*id));
-    let files = files.into_iter().map(|(path, _)| Input::File(path));
+    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    once(&mut files);
+    let files = files.into_iter().map(|file| Input::File(file.path));
     let inputs = stdin.then_some(Input::Stdin).into_iter().chain(files).collect();
     Ok(Files { inputs, problems })
+}
+
+/// Leaves each file once, under its first name. Only those whose number comes twice are looked at:
+/// they may be of different devices.
+fn once(files: &mut Vec<Found>) {
+    let mut met = HashSet::with_capacity(files.len());
+    let twice: HashSet<u64> =
+        files.iter().map(|file| file.inode).filter(|inode| !met.insert(*inode)).collect();
+    let mut met = HashSet::new();
+    files.retain(|Found { path, inode }| {
+        let device = || fs::metadata(path).map(|metadata| metadata.dev()).ok();
+        !twice.contains(inode) || met.insert((device(), *inode))
+    });
+}
+
+/// A file, and its number on its device.
+struct Found {
+    path: PathBuf,
+    inode: u64,
 }
 
 #[derive(Default)]
 struct Search<'s> {
     ends: &'s [String],
     stdin: bool,
-    files: Vec<(PathBuf, (u64, u64))>,
+    files: Vec<Found>,
     problems: Vec<(PathBuf, String)>,
 }
 
@@ -117,7 +135,7 @@ impl Search<'_> {
         if metadata.is_dir() {
             self.directory(path);
         } else if metadata.is_file() {
-            self.files.push((path.to_owned(), (metadata.dev(), metadata.ino())));
+            self.files.push(Found { path: path.to_owned(), inode: metadata.ino() });
         } else {
             let why = "it is neither a file nor a directory: pipe it in, with `<` or cat";
             self.problems.push((path.to_owned(), why.to_owned()));
@@ -139,6 +157,11 @@ impl Search<'_> {
                 }
             };
             if entry.file_type().is_dir() || !self.is_wanted(entry.file_name()) {
+                continue;
+            }
+            if entry.file_type().is_file() {
+                let inode = entry.ino();
+                self.files.push(Found { path: entry.into_path(), inode });
                 continue;
             }
             match fs::metadata(entry.path()) {
