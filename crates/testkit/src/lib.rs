@@ -14,5 +14,5 @@ pub mod cases;
 /// A program that is started, watched and stopped.
 pub mod process;
 
-/// The paired benchmark: both sides in one run, interleaved, as a ratio.
+/// Paired benchmarks: both sides in one run, interleaved, as a ratio.
 pub mod bench;

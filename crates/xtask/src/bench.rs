@@ -1,32 +1,67 @@
 //! `cargo xtask bench`: runs the benchmarks and keeps the raw result beside the processor's name.
 
 use std::fs;
+use std::path::Path;
 use std::thread::available_parallelism;
 
 use crate::step::{Step, root, write};
 
-/// Runs all, or those whose name has the filter in it; only a full run is kept.
+/// Every benchmark: its package and its name.
+const BENCHMARKS: [(&str, &str); 2] = [("tidegate-flow", "operators"), ("tidegate", "spine")];
+
+/// Runs all, or the pairs whose name has the filter in it; only a full run is kept.
 pub(crate) fn run(filter: Option<&str>) -> Result<(), String> {
-    let command = "cargo bench -p tidegate-flow --bench operators --";
+    fetch_tools()?;
     if let Some(filter) = filter {
-        return Step { env: &[], command: &format!("{command} {filter}") }.run().map(drop);
+        return each(|command, _| {
+            Step { env: &[], command: &format!("{command} {filter}") }.run().map(drop)
+        });
     }
     let date = said("date -u +%F")?;
     let processor = processor();
     let folder = root().join("benches/runs").join(format!("{date}-{}", slug(&processor)));
-    let raw = folder.join("operators.csv");
-    write(&raw, "")?; // makes the folder
-    let raw = raw.to_str().ok_or("the checkout's path is not UTF-8")?;
-    let output = Step { env: &[], command: &format!("{command} --raw {raw}") }.run()?;
     let head = format!(
         "# {date}, {processor}, {} cores\n\n{}, commit {}\n\n",
         available_parallelism().map_or(0, usize::from),
         said("rustc --version")?,
         said("git describe --always --dirty")?,
     );
-    let path = folder.join("operators.md");
-    write(&path, &(head + &output))?;
-    println!("\nkept in {}", path.display());
+    each(|command, name| kept(command, &head, &folder.join(name)))
+}
+
+/// A run of each benchmark that shows only that it works.
+pub(crate) fn smoke() -> Result<(), String> {
+    each(|command, _| Step { env: &[], command: &format!("{command} --quick") }.run().map(drop))
+}
+
+/// Gets the programs that ours is compared with and that a system may lack.
+pub(crate) fn fetch_tools() -> Result<(), String> {
+    if (Step { env: &[], command: "rg --version" }).read().is_ok() {
+        return Ok(());
+    }
+    // A new system knows no packages before it has asked.
+    for command in ["apt-get update -qq", "apt-get install -y -qq ripgrep"] {
+        let done = Step { env: &[], command }.run();
+        done.map_err(|error| format!("the benchmarks need ripgrep's `rg`: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Does something with the command and the name of each benchmark, up to the first failure.
+fn each(mut run: impl FnMut(&str, &str) -> Result<(), String>) -> Result<(), String> {
+    BENCHMARKS.iter().try_for_each(|(package, name)| {
+        run(&format!("cargo bench -p {package} --bench {name} --"), name)
+    })
+}
+
+/// Runs a benchmark, and keeps what it prints and every round.
+fn kept(command: &str, head: &str, stem: &Path) -> Result<(), String> {
+    let (page, raw) = (stem.with_extension("md"), stem.with_extension("csv"));
+    write(&raw, "")?; // makes the folder
+    let raw = raw.to_str().ok_or("the checkout's path is not UTF-8")?;
+    let output = Step { env: &[], command: &format!("{command} --raw {raw}") }.run()?;
+    write(&page, &(head.to_owned() + &output))?;
+    println!("\nkept in {}", page.display());
     Ok(())
 }
 

@@ -1,12 +1,14 @@
 //! `cargo xtask test`: every test there is.
 //!
 //! Tests that need a server are `#[ignore]`d for plain `cargo test`, and run here. No test needs
-//! one yet; what they will need is fetched before the first of them runs.
+//! one yet. What tests and benchmarks need is fetched before the first of them runs.
 
+use crate::bench;
 use crate::step::{Step, target_dir};
 
 /// Runs everything, and stops at the first failure.
 pub(crate) fn run() -> Result<(), String> {
+    bench::fetch_tools()?;
     let all = Step {
         env: &[("TIDEGATE_KILLS", "100")],
         command: "cargo test --workspace --all-features --lib --bins --tests --examples -- \
@@ -35,8 +37,7 @@ pub(crate) fn run() -> Result<(), String> {
         return Err("no model of concurrency was run: has `loom_` left their names?".to_owned());
     }
 
-    Step { env: &[], command: "cargo bench -p tidegate-flow --bench operators -- --quick" }
-        .run()?;
+    bench::smoke()?;
     println!("\nall tests passed ({passed}, and those of documentation and models)");
     Ok(())
 }

@@ -1,0 +1,364 @@
+//! Whole programs as the sides of a pair, each a process of its own.
+//!
+//! Both sides give an answer, a number or a file, and the answers must be equal: a pair whose sides
+//! disagree is no benchmark and fails. Figures are speeds, theirs' time / ours' time: above 1 we are
+//! faster, at 0.5 we take twice as long.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use tidegate_testkit::bench::programs::{self, Clock, Goal, Side};
+//!
+//! fn main() -> ExitCode {
+//!     programs::main("lines", |bench| {
+//!         bench.tools(&[("grep", "grep"), ("wc", "coreutils")])?;
+//!         bench.section("lines");
+//!         bench.pair("all", Goal::Speed(Clock::Wall, 0.1), || {
+//!             let ours = Side::counts("grep", ["-c", "", "/etc/services"]);
+//!             Ok((ours, Side::counts("wc", ["-l", "/etc/services"])))
+//!         });
+//!         Ok(())
+//!     })
+//! }
+//! ```
+
+/// One side: a program, and what it must answer.
+mod side;
+
+use std::error::Error;
+use std::fmt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use super::figures::{Spread, median, time, times};
+use super::machine::Account;
+use super::options::Kind;
+use super::report::{Report, Verdict};
+use super::{Cost, Round, start};
+
+pub use side::Side;
+
+const KIND: Kind = Kind {
+    rounds: 9,
+    quick_rounds: 1,
+    input_mib: Some((512, 2)),
+    columns: "\
+Columns: wall clock and, after the slash, CPU time (user and system) of each side, medians; `speed`
+is theirs' time / ours' time, by the clock and by CPU time: the median of the rounds' ratios with its
+interquartile range (2.00: we take half as long, 0.50: twice as long); `others` is the part of all
+processors that other processes used meanwhile.
+",
+};
+
+const TABLE_HEADER: &str = "\
+| pair | ours | theirs | speed, wall (IQR) | speed, CPU (IQR) | others | goal | verdict |
+|---|--:|--:|--:|--:|--:|--:|---|";
+
+/// What can go wrong with a side, or before.
+pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Which time is judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clock {
+    /// From the start to the end.
+    Wall,
+    /// User and system time of the process, all threads together.
+    Cpu,
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wall => "wall",
+            Self::Cpu => "CPU",
+        })
+    }
+}
+
+/// What a pair has to reach, judged by the median over the rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// Nothing: the numbers are for information.
+    None,
+    /// Ours has at least so many times theirs' speed.
+    Speed(Clock, f64),
+    /// Neither side has more than so many times the other's speed.
+    Even(Clock, f64),
+    /// Ours takes at most so long.
+    Within(Clock, Duration),
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("-"),
+            Self::Speed(clock, least) => write!(f, "{clock} ≥ {}", times(*least)),
+            Self::Even(clock, most) => write!(f, "{clock} within {most}×"),
+            Self::Within(clock, most) => write!(f, "{clock} ≤ {} ms", most.as_millis()),
+        }
+    }
+}
+
+/// Runs a benchmark program: reads the command line, lets `run` measure its pairs, prints.
+pub fn main(title: &str, run: impl FnOnce(&mut Programs) -> Outcome) -> ExitCode {
+    start(title, &KIND, |options| {
+        let legend = format!(
+            "rounds a pair, after one of warm-up: {}; inputs of {} MiB; wall / CPU time, speed = \
+             theirs' time / ours' time",
+            options.rounds, options.input_mib
+        );
+        let mut bench = Programs { report: Report::new(options, TABLE_HEADER) };
+        bench.report.open(title, &legend);
+        run(&mut bench)?;
+        bench.report.finish()
+    })
+}
+
+/// A benchmark run: measures pairs of programs and prints a row for each.
+#[derive(Debug)]
+pub struct Programs {
+    report: Report,
+}
+
+impl Programs {
+    /// Begins a table; it is printed with its first row.
+    pub fn section(&mut self, title: &str) {
+        self.report.section(title);
+    }
+
+    /// How many MiB an input is to have.
+    pub fn input_mib(&self) -> u64 {
+        self.report.options.input_mib
+    }
+
+    /// Looks for the programs that are needed, each with the package that has it, and prints their
+    /// versions.
+    ///
+    /// # Errors
+    ///
+    /// Where one is not installed, with the command that installs it.
+    pub fn tools(&self, tools: &[(&str, &str)]) -> Outcome {
+        println!();
+        for (tool, package) in tools {
+            let version = Command::new(tool).arg("--version").stdin(Stdio::null()).output();
+            let version = version.map_err(|error| {
+                format!("cannot run `{tool}` ({error}); install it: apt-get install -y {package}")
+            })?;
+            let said = String::from_utf8_lossy(&version.stdout);
+            println!("- `{tool}`: {}", said.lines().next().unwrap_or("tells no version"));
+        }
+        Ok(())
+    }
+
+    /// Measures a pair of programs and prints its row. The sides are made only where the filter
+    /// lets the pair run.
+    pub fn pair(&mut self, name: &str, goal: Goal, sides: impl FnOnce() -> Outcome<(Side, Side)>) {
+        self.costs(name, goal, || {
+            let (mut ours, mut theirs) = sides()?;
+            Ok(move |ours_first: bool| {
+                let (our, their) = if ours_first {
+                    let our = ours.run()?;
+                    (our, theirs.run()?)
+                } else {
+                    let their = theirs.run()?;
+                    (ours.run()?, their)
+                };
+                side::compare(&our.answer, &their.answer)?;
+                Ok(Round { ours: our.cost, theirs: their.cost })
+            })
+        });
+    }
+
+    /// Measures what two things cost of which each is found out by more than one run of a program:
+    /// the closures that `sides` makes do those runs.
+    pub fn compared<A, B>(
+        &mut self,
+        name: &str,
+        goal: Goal,
+        sides: impl FnOnce() -> Outcome<(A, B)>,
+    ) where
+        A: FnMut() -> Outcome<Cost>,
+        B: FnMut() -> Outcome<Cost>,
+    {
+        self.costs(name, goal, || {
+            let (mut ours, mut theirs) = sides()?;
+            Ok(move |ours_first: bool| {
+                if ours_first {
+                    let ours = ours()?;
+                    Ok(Round { ours, theirs: theirs()? })
+                } else {
+                    let theirs = theirs()?;
+                    Ok(Round { ours: ours()?, theirs })
+                }
+            })
+        });
+    }
+
+    fn costs<R>(&mut self, name: &str, goal: Goal, prepare: impl FnOnce() -> Outcome<R>)
+    where
+        R: FnMut(bool) -> Outcome<Round>,
+    {
+        if !self.report.wants(name) {
+            return;
+        }
+        let rounds = self.report.options.rounds;
+        let measured = prepare().and_then(|mut round| {
+            round(true)?; // warms the page cache up
+            let then = Account::now();
+            let rounds = (0..rounds).map(|number| round(number % 2 == 0));
+            let rounds = rounds.collect::<Outcome<Vec<Round>>>()?;
+            let others = Account::now().zip(then).map(|(now, then)| now.used_by_others(&then));
+            Ok((rounds, others))
+        });
+        match measured {
+            Ok((rounds, others)) => {
+                let summary = Summary::of(&rounds, others);
+                // Of small inputs nearly all is start-up.
+                let judged = !self.report.options.quick;
+                let verdict = if judged { summary.verdict(goal) } else { Verdict::Unjudged };
+                self.report.row(name, &row(name, &summary, goal, verdict), verdict);
+                self.report.keep(name, 1, &rounds);
+            }
+            Err(error) => self.report.failure(name, &*error),
+        }
+    }
+}
+
+/// The rounds of a pair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Summary {
+    wall: Times,
+    cpu: Option<Times>,
+    others: Option<f64>,
+}
+
+/// The same, by one clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Times {
+    ours: f64,
+    theirs: f64,
+    speed: Spread,
+}
+
+impl Summary {
+    fn of(rounds: &[Round], others: Option<f64>) -> Self {
+        let wall = |cost: Cost| Some(cost.wall);
+        // There is always a wall time.
+        let none = Times { ours: f64::NAN, theirs: f64::NAN, speed: Spread::of(&[]) };
+        Self {
+            wall: Times::of(rounds, wall).unwrap_or(none),
+            cpu: Times::of(rounds, |cost| cost.cpu),
+            others,
+        }
+    }
+
+    fn verdict(&self, goal: Goal) -> Verdict {
+        let (Goal::Speed(clock, _) | Goal::Even(clock, _) | Goal::Within(clock, _)) = goal else {
+            return Verdict::Unjudged;
+        };
+        let times = match clock {
+            Clock::Wall => Some(self.wall),
+            Clock::Cpu => self.cpu,
+        };
+        let Some(Times { ours, speed, .. }) = times else { return Verdict::Unjudged };
+        Verdict::of(match goal {
+            Goal::None => return Verdict::Unjudged,
+            Goal::Speed(_, least) => speed.median >= least,
+            Goal::Even(_, most) => (1.0 / most..=most).contains(&speed.median),
+            Goal::Within(_, most) => ours <= most.as_nanos() as f64,
+        })
+    }
+}
+
+impl Times {
+    fn of(rounds: &[Round], time: impl Fn(Cost) -> Option<f64>) -> Option<Self> {
+        let times = rounds.iter().map(|round| Some((time(round.ours)?, time(round.theirs)?)));
+        let (ours, theirs): (Vec<f64>, Vec<f64>) = times.collect::<Option<_>>()?;
+        let speeds: Vec<f64> = ours.iter().zip(&theirs).map(|(our, their)| their / our).collect();
+        Some(Self { ours: median(&ours), theirs: median(&theirs), speed: Spread::of(&speeds) })
+    }
+}
+
+fn row(name: &str, summary: &Summary, goal: Goal, verdict: Verdict) -> String {
+    let Summary { wall, cpu, others } = summary;
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "n/a".to_owned());
+    format!(
+        "| {name} | {} / {} | {} / {} | {} | {} | {} | {goal} | {verdict} |",
+        time(wall.ours),
+        or_none(cpu.map(|cpu| time(cpu.ours))),
+        time(wall.theirs),
+        or_none(cpu.map(|cpu| time(cpu.theirs))),
+        wall.speed,
+        or_none(cpu.map(|cpu| cpu.speed.to_string())),
+        or_none(others.map(|part| format!("{:.0} %", part * 100.0))),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::tests::options;
+    use super::*;
+
+    fn bench() -> Programs {
+        Programs { report: Report::new(options(&["--rounds", "3"]).unwrap(), TABLE_HEADER) }
+    }
+
+    fn shell(script: &str) -> Side {
+        Side::counts("sh", ["-c", script])
+    }
+
+    #[test]
+    fn a_row_shows_speeds_and_judges_the_clock_it_is_told() {
+        let cost = |wall, cpu| Cost { wall, cpu: Some(cpu) };
+        let round = Round { ours: cost(20e6, 40e6), theirs: cost(10e6, 10e6) };
+        let summary = Summary::of(&[round], Some(0.034));
+        assert_eq!(
+            row("a", &summary, Goal::Speed(Clock::Wall, 0.5), Verdict::Reached),
+            "| a | 20.0 ms / 40.0 ms | 10.0 ms / 10.0 ms | 0.50 (0.50–0.50) | 0.25 (0.25–0.25) \
+             | 3 % | wall ≥ 0.50 | ok |"
+        );
+        let judged = |goal| summary.verdict(goal);
+        assert_eq!(judged(Goal::Speed(Clock::Wall, 0.51)), Verdict::Missed);
+        assert_eq!(judged(Goal::Speed(Clock::Cpu, 0.25)), Verdict::Reached);
+        assert_eq!(judged(Goal::Even(Clock::Wall, 2.0)), Verdict::Reached);
+        assert_eq!(judged(Goal::Even(Clock::Cpu, 2.0)), Verdict::Missed);
+        assert_eq!(judged(Goal::Within(Clock::Wall, Duration::from_millis(20))), Verdict::Reached);
+        assert_eq!(judged(Goal::Within(Clock::Cpu, Duration::from_millis(39))), Verdict::Missed);
+        assert_eq!(judged(Goal::None), Verdict::Unjudged);
+    }
+
+    #[test]
+    fn sides_take_turns_and_are_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let note = |side| shell(&format!("echo {side} >> '{}'; echo 3", log.display()));
+        let mut bench = bench();
+        bench.pair("both", Goal::None, || Ok((note("a"), note("b"))));
+        assert!(bench.report.finish().is_ok());
+        let order = std::fs::read_to_string(log).unwrap().replace('\n', "");
+        assert_eq!(order, "ababbaab");
+    }
+
+    #[test]
+    fn a_pair_whose_sides_disagree_fails_the_run() {
+        let mut bench = bench();
+        bench.pair("equal", Goal::None, || Ok((shell("echo 3"), shell("echo 3 x"))));
+        bench.pair("unequal", Goal::None, || Ok((shell("echo 3"), shell("echo 4"))));
+        bench.pair("broken", Goal::None, || Ok((shell("echo 3"), shell("echo 3; exit 2"))));
+        let error = bench.report.finish().unwrap_err().to_string();
+        assert!(error.starts_with("2 pairs"), "{error}");
+    }
+
+    #[test]
+    fn a_filter_spares_what_is_costly_to_prepare() {
+        let options = options(&["wanted"]).unwrap();
+        let mut bench = Programs { report: Report::new(options, TABLE_HEADER) };
+        bench.pair("other", Goal::None, || panic!("it is not wanted"));
+        assert!(bench.report.finish().is_ok());
+    }
+
+    #[test]
+    fn a_missing_tool_is_named_with_its_package() {
+        let error = bench().tools(&[("sh", "dash"), ("no-such-tool", "tools")]).unwrap_err();
+        assert!(error.to_string().ends_with("install it: apt-get install -y tools"), "{error}");
+    }
+}
