@@ -3,6 +3,7 @@
 //! Tests that need a server are `#[ignore]`d for plain `cargo test`, and run here. No test needs
 //! one yet; what they will need is fetched before the first of them runs.
 
+use crate::proof;
 use crate::step::{Step, target_dir};
 
 /// Runs everything, and stops at the first failure.
@@ -35,6 +36,8 @@ pub(crate) fn run() -> Result<(), String> {
         return Err("no model of concurrency was run: has `loom_` left their names?".to_owned());
     }
 
+    proof::run()?;
+
     Step { env: &[], command: "cargo bench -p tidegate-flow --bench operators -- --quick" }
         .run()?;
     println!("\nall tests passed ({passed}, and those of documentation and models)");
@@ -42,7 +45,7 @@ pub(crate) fn run() -> Result<(), String> {
 }
 
 /// How many tests passed, as the test runners' closing lines say.
-fn passed(output: &str) -> u32 {
+pub(crate) fn passed(output: &str) -> u32 {
     let counts = output.lines().filter_map(|line| {
         let (_, rest) = line.split_once("test result: ok. ")?;
         rest.split_once(" passed")?.0.parse::<u32>().ok()
