@@ -62,10 +62,7 @@ fn toolchain() -> Result<String, String> {
 /// Gets what a command shows to be missing.
 fn need(shown_by: &str, got_by: &str) -> Result<(), String> {
     let shown = Step { env: &[], command: shown_by }.read();
-    match shown {
-        Ok(_) => Ok(()),
-        Err(_) => Step { env: &[], command: got_by }.run().map(drop),
-    }
+    shown.or_else(|_| Step { env: &[], command: got_by }.run()).map(drop)
 }
 
 /// Runs tests, of which there must be some.
@@ -82,19 +79,15 @@ fn fuzz(package: &str, target: &str, host: &str) -> Result<(), String> {
     let env = [("RUSTFLAGS", FUZZ_FLAGS), ("CARGO_TARGET_DIR", &*built)];
     let manifest = format!("{package}/Cargo.toml");
     let build = format!(
-        "cargo +nightly build --release --locked --target {host} --manifest-path {manifest} \
+        "cargo +nightly build --release --target {host} --manifest-path {manifest} \
          --bin {target}"
     );
     Step { env: &env, command: &build }.run()?;
 
     let corpus = format!("{built}/corpus/{target}");
-    match fs::remove_dir_all(&corpus) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(format!("cannot empty {corpus}: {error}"));
-        }
-        _ => {}
-    }
-    fs::create_dir_all(&corpus).map_err(|error| format!("cannot make {corpus}: {error}"))?;
+    let made = fs::create_dir_all(&corpus).and_then(|()| fs::remove_dir_all(&corpus));
+    let made = made.and_then(|()| fs::create_dir(&corpus));
+    made.map_err(|error| format!("cannot make an empty {corpus}: {error}"))?;
     let run = format!(
         "{built}/{host}/release/{target} {corpus} {package}/seeds/{target} -max_len=4096 \
          -timeout=30 -max_total_time={FUZZ_SECONDS} -artifact_prefix={built}/{target}- -verbosity=0 \
