@@ -26,6 +26,9 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// Rows of so many chunks live at once, where rows are kept.
 const KEPT_MAX: usize = 4;
 
+/// So many chunks are as small as an input says; then all that is left is one, to end in time.
+const SMALL_CHUNKS: usize = 32;
+
 /// What the first five bytes of an input say.
 struct Settings {
     chunk_bytes: usize,
@@ -62,15 +65,20 @@ fn decode(name: &str, new: NewDecoder, settings: &Settings, text: &[u8]) {
     let mut whole = new(Shape::new(all, Arc::clone(&holder)));
     let mut part = new(Shape::new(some, Arc::clone(&holder)));
     let mut cutter = Cutter::new(settings.line_bytes_max);
-    let (mut lines, mut at, mut size) = (Vec::new(), 0, settings.chunk_bytes);
+    let (mut lines, mut at, mut size, mut chunks) = (Vec::new(), 0, settings.chunk_bytes, 0);
     let (mut kept, mut seen, mut repaired, mut refused) = (Vec::new(), Vec::new(), 0, 0);
     while at < text.len() {
-        let filled = size.min(text.len() - at);
+        chunks += 1;
+        let (size_max, rows_max) = match chunks {
+            ..=SMALL_CHUNKS => (size, settings.rows_max),
+            _ => (usize::MAX, usize::MAX),
+        };
+        let filled = size_max.min(text.len() - at);
         let mut space = pool.space(holder.try_acquire(filled.max(BLOCK_BYTES)).unwrap());
         space.bytes_mut()[..filled].copy_from_slice(&text[at..at + filled]);
         let bytes = space.into_buffer(filled);
         let (offset, ended) = (at as u64, at + filled == text.len());
-        let piece = Piece { bytes: &bytes, offset, ended, rows_max: settings.rows_max };
+        let piece = Piece { bytes: &bytes, offset, ended, rows_max };
         let cut = cutter.cut(piece, &mut lines);
         refused += cut.refused;
         at += cut.used;
