@@ -9,6 +9,9 @@ mod bench;
 /// `cargo xtask licences`.
 mod licences;
 
+/// Miri, a sanitizer and fuzz targets.
+mod proof;
+
 /// One command line, run and timed.
 mod step;
 
@@ -22,7 +25,8 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   test            Fetch what the tests need and run all of them: unit, integration, examples,
-                  documentation, models of concurrency, and a short run of the benchmarks
+                  documentation, models of concurrency, Miri, a sanitizer, fuzz targets, and a
+                  short run of the benchmarks
   bench [FILTER]  Run the benchmarks; without a filter, keep the result in benches/runs/
   licences        Check that every dependency's licence fits ours
 

@@ -4,6 +4,7 @@
 //! one yet. What tests and benchmarks need is fetched before the first of them runs.
 
 use crate::bench;
+use crate::proof;
 use crate::step::{Step, target_dir};
 
 /// Runs everything, and stops at the first failure.
@@ -38,12 +39,13 @@ pub(crate) fn run() -> Result<(), String> {
     }
 
     bench::smoke()?;
+    proof::run()?;
     println!("\nall tests passed ({passed}, and those of documentation and models)");
     Ok(())
 }
 
 /// How many tests passed, as the test runners' closing lines say.
-fn passed(output: &str) -> u32 {
+pub(crate) fn passed(output: &str) -> u32 {
     let counts = output.lines().filter_map(|line| {
         let (_, rest) = line.split_once("test result: ok. ")?;
         rest.split_once(" passed")?.0.parse::<u32>().ok()

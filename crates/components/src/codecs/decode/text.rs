@@ -29,3 +29,42 @@ impl Decoder for TextDecoder {
         Ok(Decoded { rows: self.shape.batch(chunk, found)?, repaired })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::Array;
+    use arrow_array::cast::AsArray;
+    use arrow_buffer::Buffer;
+    use tidegate_flow::ByteBudget;
+    use tidegate_model::log_schema;
+
+    use super::*;
+    use crate::codecs::{Label, Line, Places};
+
+    #[test]
+    fn a_line_is_the_message_where_it_lies_or_repaired() {
+        let budget = ByteBudget::new(1 << 20);
+        let holder = Arc::new(budget.holder(0).unwrap());
+        let bytes = Buffer::from(b"short\nlonger than a view\n\nbroken \xff and long".to_vec());
+        let lines = [(0, 5), (6, 24), (25, 25), (26, 43)].map(|(start, end)| Line { start, end });
+        let chunk = Chunk {
+            bytes: &bytes,
+            lines: &lines,
+            places: Places::Bytes(0),
+            label: &Label::from("test"),
+            read_at: 0,
+        };
+        let mut decoder = decoder(Shape::new(log_schema(), holder));
+        let Decoded { rows, repaired } = decoder.decode(&chunk).unwrap();
+        let messages = rows.column(4).as_string_view();
+        messages.to_data().validate_full().unwrap();
+        let expected = ["short", "longer than a view", "", "broken \u{fffd} and long"];
+        assert_eq!(messages.iter().flatten().collect::<Vec<_>>(), expected);
+        assert_eq!((messages.value(1).as_ptr(), repaired), (bytes[6..].as_ptr(), 1));
+        assert!(budget.usage().used > 0);
+        drop((rows, decoder));
+        assert_eq!(budget.usage().used, 0);
+    }
+}
