@@ -39,11 +39,13 @@ fn rows(codec: Codec, input: &[u8], how: How, texts: Option<&[Box<str>]>) -> (Re
         let bytes = Buffer::from(input[at..end].to_vec());
         let piece = Piece {
             bytes: &bytes,
+            from: 0,
             offset: at as u64,
             ended: end == input.len(),
             rows_max: how.rows_max,
             prefilter: prefilter.as_ref(),
         };
+        lines.clear();
         let cut = cutter.cut(piece, &mut lines);
         let places = Places::Bytes(at as u64);
         let label = Label::from("test");

@@ -68,7 +68,8 @@ pub struct SourceContext {
     pub offsets: bool,
     /// Stop at the end of what there is, rather than wait for more.
     pub once: bool,
-    /// A batch has at most this many bytes of input.
+    /// A batch has at most this many bytes of input, what is [skipped](SourceBatch::skipped) not
+    /// counted.
     pub batch_bytes_max: usize,
     /// A batch has at most this many rows.
     pub batch_rows_max: usize,

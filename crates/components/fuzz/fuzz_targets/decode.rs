@@ -11,7 +11,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use libfuzzer_sys::fuzz_target;
 use tidegate_components::codecs::{
-    Chunk, Cutter, DECODERS, Label, NewDecoder, Piece, Places, Pool, Shape,
+    Chunk, Codec, Cutter, DECODERS, Label, Piece, Places, Pool, Shape,
 };
 use tidegate_flow::{BudgetHolder, ByteBudget};
 use tidegate_model::{OFFSET, log_schema};
@@ -51,13 +51,14 @@ fuzz_target!(|input: &[u8]| {
         columns,
         kept: kept % 2 == 1,
     };
-    for (name, new) in DECODERS {
+    for codec in DECODERS {
         decode(name, *new, &settings, text);
     }
 });
 
 /// Decodes a text chunk by chunk, as a source does.
-fn decode(name: &str, new: NewDecoder, settings: &Settings, text: &[u8]) {
+fn decode(codec: &Codec, settings: &Settings, text: &[u8]) {
+    let Codec { name, decoder: new, .. } = *codec;
     let budget = ByteBudget::new(1 << 30);
     let holder = Arc::new(budget.holder(0).unwrap());
     let pool = Pool::default();
@@ -78,7 +79,8 @@ fn decode(name: &str, new: NewDecoder, settings: &Settings, text: &[u8]) {
         space.bytes_mut()[..filled].copy_from_slice(&text[at..at + filled]);
         let bytes = space.into_buffer(filled);
         let (offset, ended) = (at as u64, at + filled == text.len());
-        let piece = Piece { bytes: &bytes, offset, ended, rows_max };
+        lines.clear();
+        let piece = Piece { bytes: &bytes, from: 0, offset, ended, rows_max, prefilter: None };
         let cut = cutter.cut(piece, &mut lines);
         refused += cut.refused;
         at += cut.used;

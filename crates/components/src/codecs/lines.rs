@@ -62,11 +62,13 @@ pub struct Cutter {
 pub struct Piece<'p> {
     /// Its bytes, at most 4 GiB.
     pub bytes: &'p [u8],
+    /// How many of them were cut before.
+    pub from: usize,
     /// Where in its partition it begins.
     pub offset: u64,
     /// Whether the input ends with it: what follows the last line end is a line then.
     pub ended: bool,
-    /// At most so many lines of it.
+    /// At most so many lines, those that were there before included.
     pub rows_max: usize,
     /// Which lines may be skipped; not where lines are [numbered](super::Places::Rows).
     pub prefilter: Option<&'p Prefilter>,
@@ -75,7 +77,7 @@ pub struct Piece<'p> {
 /// What a [`Cutter`] made of a chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
-    /// How many bytes are done with: the next chunk begins there.
+    /// How many bytes of the chunk are done with: the next one begins there.
     pub used: usize,
     /// How many lines were too long.
     pub refused: u64,
@@ -83,6 +85,16 @@ pub struct Cut {
     pub too_long: Option<TooLong>,
     /// How many lines were skipped.
     pub skipped: u64,
+}
+
+impl Cut {
+    /// What was made of more of the same chunk.
+    pub(crate) fn add(&mut self, more: Cut) {
+        self.used = more.used;
+        self.refused += more.refused;
+        self.skipped += more.skipped;
+        self.too_long = self.too_long.or(more.too_long);
+    }
 }
 
 /// A line that was passed over.
@@ -115,16 +127,15 @@ impl Cutter {
         self.line_bytes_max.saturating_add(2)
     }
 
-    /// Finds the lines of a chunk, which takes their place in `lines`.
+    /// Finds the lines of a chunk, and adds them.
     pub fn cut(&mut self, piece: Piece<'_>, lines: &mut Vec<Line>) -> Cut {
-        lines.clear();
         let bytes = piece.bytes.get(..u32::MAX as usize).unwrap_or(piece.bytes);
         let piece = Piece { bytes, ..piece };
-        let Piece { offset, ended, rows_max, .. } = piece;
-        let mut cut = Cut::default();
+        let Piece { from, offset, ended, rows_max, .. } = piece;
+        let mut cut = Cut { used: from.min(bytes.len()), ..Cut::default() };
         if let Some(began) = self.skipping {
-            match memchr(b'\n', bytes) {
-                Some(at) => self.passed_over(&mut cut, began, offset, at + 1),
+            match memchr(b'\n', bytes.get(from..).unwrap_or_default()) {
+                Some(at) => self.passed_over(&mut cut, began, offset, from + at + 1),
                 None if ended => self.passed_over(&mut cut, began, offset, bytes.len()),
                 None => {
                     cut.used = bytes.len();
@@ -254,6 +265,12 @@ mod tests {
         rows_max: usize,
     }
 
+    /// The lines of a chunk alone.
+    fn cut_alone(cutter: &mut Cutter, piece: Piece<'_>, lines: &mut Vec<Line>) -> Cut {
+        lines.clear();
+        cutter.cut(piece, lines)
+    }
+
     /// Reads an input in chunks of up to so many bytes.
     fn whole(input: &[u8], how: How, prefilter: Option<&Prefilter>) -> Whole {
         let How { chunk, line_max, rows_max } = how;
@@ -263,7 +280,8 @@ mod tests {
         while at < input.len() {
             let end = input.len().min(at + size);
             let (bytes, offset, ended) = (&input[at..end], at as u64, end == input.len());
-            let cut = cutter.cut(Piece { bytes, offset, ended, rows_max, prefilter }, &mut lines);
+            let piece = Piece { bytes, from: 0, offset, ended, rows_max, prefilter };
+            let cut = cut_alone(&mut cutter, piece, &mut lines);
             let placed = lines.iter().map(|line| {
                 let (start, end) = (line.start as usize, line.end as usize);
                 (at + start, bytes[start..end].to_vec())
@@ -313,17 +331,17 @@ mod tests {
     }
 
     fn piece(bytes: &[u8], offset: u64, ended: bool) -> Piece<'_> {
-        Piece { bytes, offset, ended, rows_max: 100, prefilter: None }
+        Piece { bytes, from: 0, offset, ended, rows_max: 100, prefilter: None }
     }
 
     #[test]
     fn an_incomplete_line_waits_until_the_input_has_ended() {
         let mut lines = Vec::new();
         let mut cutter = Cutter::new(100);
-        assert_eq!(cutter.cut(piece(b"one\ntw", 0, false), &mut lines).used, 4);
+        assert_eq!(cut_alone(&mut cutter, piece(b"one\ntw", 0, false), &mut lines).used, 4);
         assert_eq!(lines, [Line { start: 0, end: 3 }]);
-        assert_eq!(cutter.cut(piece(b"tw", 4, false), &mut lines), Cut::default());
-        assert_eq!(cutter.cut(piece(b"tw", 4, true), &mut lines).used, 2);
+        assert_eq!(cut_alone(&mut cutter, piece(b"tw", 4, false), &mut lines), Cut::default());
+        assert_eq!(cut_alone(&mut cutter, piece(b"tw", 4, true), &mut lines).used, 2);
         assert_eq!(lines, [Line { start: 0, end: 2 }]);
     }
 
@@ -331,10 +349,10 @@ mod tests {
     fn a_line_that_is_too_long_is_passed_over_and_its_extent_told() {
         let mut lines = Vec::new();
         let mut cutter = Cutter::new(3);
-        assert_eq!(cutter.cut(piece(b"ok\nmuch ", 10, false), &mut lines).used, 8);
+        assert_eq!(cut_alone(&mut cutter, piece(b"ok\nmuch ", 10, false), &mut lines).used, 8);
         assert_eq!((lines.len(), cutter.skipping()), (1, Some(13)));
-        assert_eq!(cutter.cut(piece(b"too", 18, false), &mut lines).used, 3);
-        let cut = cutter.cut(piece(b"long\nyes\nfour\n", 21, false), &mut lines);
+        assert_eq!(cut_alone(&mut cutter, piece(b"too", 18, false), &mut lines).used, 3);
+        let cut = cut_alone(&mut cutter, piece(b"long\nyes\nfour\n", 21, false), &mut lines);
         assert_eq!((cut.used, cut.refused, lines.len()), (14, 2, 1));
         assert_eq!(cut.too_long, Some(TooLong { offset: 13, bytes: 13 }));
         assert_eq!(cutter.skipping(), None);
@@ -378,14 +396,15 @@ mod tests {
         let filter = prefilter(&["a"]);
         let piece = |bytes, rows_max| Piece {
             bytes,
+            from: 0,
             offset: 0,
             ended: true,
             rows_max,
             prefilter: Some(&filter),
         };
-        let cut = Cutter::new(9).cut(piece(b"x\na\nx\nx\na\nx\na", 2), &mut lines);
+        let cut = cut_alone(&mut Cutter::new(9), piece(b"x\na\nx\nx\na\nx\na", 2), &mut lines);
         assert_eq!((cut.used, cut.skipped, lines.len()), (10, 3, 2));
-        let cut = Cutter::new(9).cut(piece(b"x\nx\nx", 2), &mut lines);
+        let cut = cut_alone(&mut Cutter::new(9), piece(b"x\nx\nx", 2), &mut lines);
         assert_eq!((cut.used, cut.skipped, lines.len()), (5, 3, 0));
     }
 

@@ -43,6 +43,7 @@ use tidegate_model::{
     BudgetHolder, ByteSize, Error, Mistake, Result, Settings, Source, SourceBatch, SourceContext,
     SourceSpec, SourceStream, Spanned, TimeSpan, log_schema,
 };
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use self::find::Wanted;
@@ -330,10 +331,16 @@ impl Follow {
                 continue;
             };
             let permit = self.holder.acquire(bytes).await.map_err(too_large)?;
-            let read;
-            (self, read) =
-                blocking(self, |follow| follow.reader.turns(permit, &mut follow.ready)).await?;
-            self.failed = read.err();
+            if self.reader.is_at_hand() {
+                // Others have their turn, too: nothing here may ever be pending.
+                yield_now().await;
+                self.ready.extend(self.reader.turn_now(permit)?);
+            } else {
+                let read;
+                (self, read) =
+                    blocking(self, |follow| follow.reader.turns(permit, &mut follow.ready)).await?;
+                self.failed = read.err();
+            }
             if !self.ready.is_empty() {
                 self.pause = LOOK_AFTER;
                 self.look_at = self.look_at.min(Instant::now() + self.pause);

@@ -223,7 +223,8 @@ impl Lines {
         let rows_max = if buffer.len() > self.bytes_max { 1 } else { self.rows_max };
         let (start, ended) = (self.offset, self.ended);
         let prefilter = self.prefilter.as_ref();
-        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max, prefilter };
+        self.lines.clear();
+        let piece = Piece { bytes: &buffer, from: 0, offset: start, ended, rows_max, prefilter };
         let cut = self.cutter.cut(piece, &mut self.lines);
         let rest = buffer.slice(cut.used);
         if self.lines.len() >= rows_max && !rest.is_empty() {

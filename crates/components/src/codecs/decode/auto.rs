@@ -236,7 +236,7 @@ mod tests {
         let bytes = Buffer::from(text.to_vec());
         let mut lines = Vec::new();
         let (ended, rows_max, prefilter) = (true, usize::MAX, None);
-        let piece = Piece { bytes: &bytes, offset: 0, ended, rows_max, prefilter };
+        let piece = Piece { bytes: &bytes, from: 0, offset: 0, ended, rows_max, prefilter };
         Cutter::new(1 << 20).cut(piece, &mut lines);
         let chunk = Chunk {
             bytes: &bytes,

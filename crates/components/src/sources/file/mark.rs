@@ -99,10 +99,11 @@ impl Mark {
     }
 
     /// Whether the file still has these bytes before `end`.
-    pub(super) fn is_before(&self, file: &File, end: u64) -> io::Result<bool> {
+    pub(super) fn is_before(&self, input: Input<'_>, end: u64) -> io::Result<bool> {
         let mut bytes = [0; MARK_BYTES_MAX];
         let start = end.saturating_sub(u64::from(self.bytes));
-        let filled = read_at(file, &mut bytes, start, end)?;
+        let room = bytes.get_mut(..usize::from(self.bytes)).unwrap_or_default();
+        let filled = input.read_at(room, start)?;
         Ok(Self::of_end(bytes.get(..filled).unwrap_or_default()) == *self)
     }
 
@@ -122,24 +123,55 @@ impl Mark {
     }
 }
 
+/// A file to be read from.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'f> {
+    pub(super) file: &'f File,
+    /// Whether to wait for the disk; [`io::ErrorKind::WouldBlock`] where that would be needed.
+    pub(super) wait: bool,
+}
+
+impl Input<'_> {
+    /// Reads what there is from `start` on, as far as there is room.
+    pub(super) fn read_at(self, room: &mut [u8], start: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = room.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let from = start + filled as u64;
+            let read = match self.wait {
+                true => self.file.read_at(rest, from),
+                false => read_now(self.file, rest, from),
+            };
+            match read {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// What the system has in memory.
+#[cfg(target_os = "linux")]
+fn read_now(file: &File, room: &mut [u8], start: u64) -> io::Result<usize> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let room = io::IoSliceMut::new(room);
+    Ok(preadv2(file, &mut [room], start, ReadWriteFlags::NOWAIT)?)
+}
+
+/// Nobody can tell.
+#[cfg(not(target_os = "linux"))]
+fn read_now(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
 /// Reads what there is from `start` to `end`, as far as there is room.
 pub(super) fn read_at(file: &File, room: &mut [u8], start: u64, end: u64) -> io::Result<usize> {
     let wanted = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
-    let mut filled = 0;
-    while let Some(rest) = room.get_mut(filled..wanted.min(room.len())) {
-        if rest.is_empty() {
-            break;
-        }
-        match file.read_at(rest, start + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
+    let wanted = wanted.min(room.len());
+    Input { file, wait: true }.read_at(room.get_mut(..wanted).unwrap_or_default(), start)
 }
-
 /// How far a file has been read, and by what it is known again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -332,18 +364,18 @@ mod tests {
         let content = b"0123456789\n".repeat(50);
         file.write_all(&content).unwrap();
         let size = content.len() as u64;
-        assert!(Mark::default().is_before(&file, 0).unwrap());
+        assert!(Mark::default().is_before(Input { file: &file, wait: true }, 0).unwrap());
         for end in [0, 1, 255, 256, 257, size] {
             let mark = Mark::before(&file, end).unwrap();
             assert_eq!(mark, Mark::of_end(&content[..end as usize]));
-            assert!(mark.is_before(&file, end).unwrap());
+            assert!(mark.is_before(Input { file: &file, wait: true }, end).unwrap());
             assert_eq!(mark.is_full(), end >= 256);
-            assert_eq!(mark.is_before(&file, end + 1).unwrap(), end == 0, "at {end}");
+            assert_eq!(mark.is_before(Input { file: &file, wait: true }, end + 1).unwrap(), end == 0, "at {end}");
         }
         let tail = Mark::before(&file, size).unwrap();
         file.write_all_at(b"X", size - 1).unwrap();
-        assert!(!tail.is_before(&file, size).unwrap());
+        assert!(!tail.is_before(Input { file: &file, wait: true }, size).unwrap());
         file.set_len(10).unwrap();
-        assert!(!tail.is_before(&file, size).unwrap());
+        assert!(!tail.is_before(Input { file: &file, wait: true }, size).unwrap());
     }
 }

@@ -13,6 +13,10 @@ use super::rotated;
 use super::tail::{Tail, Trouble, Work};
 use crate::codecs::{Cutter, Pool};
 
+/// How many turns wait for the disk after one found that it has to: what is read ahead meanwhile
+/// would be read for nothing where it is not enough.
+const WAITS: u32 = 16;
+
 /// After how many looks in vain a file that does not grow is let go: who rotates gives writers a
 /// moment to notice.
 const MISSED_MAX: u32 = 10;
@@ -36,6 +40,8 @@ pub(super) struct Reader {
     problems: BTreeMap<PathBuf, String>,
     unmatched: BTreeSet<String>,
     scanned: bool,
+    /// How many of the next turns wait for the disk.
+    waits: u32,
 }
 
 /// How a [`Reader`] is to be.
@@ -67,6 +73,7 @@ impl Reader {
             problems: BTreeMap::new(),
             unmatched: BTreeSet::new(),
             scanned: false,
+            waits: 0,
         }
     }
 
@@ -122,18 +129,31 @@ impl Reader {
         mut permit: Permit,
         given: &mut VecDeque<SourceBatch>,
     ) -> Result<()> {
+        self.waits = self.waits.saturating_sub(1);
         while let Some(tail) = self.queue.front().and_then(|id| self.tails.get(id))
             && let Some(part) = permit.split(tail.wants(&self.work))
         {
-            given.extend(self.turn(part)?);
+            given.extend(self.turn(part, true)?);
         }
         Ok(())
     }
 
-    fn turn(&mut self, permit: Permit) -> Result<Option<SourceBatch>> {
+    /// Whether the file whose turn it is may be read without waiting for the disk.
+    pub(super) fn is_at_hand(&self) -> bool {
+        let tail = self.queue.front().and_then(|id| self.tails.get(id));
+        self.waits == 0 && tail.is_some_and(Tail::is_at_hand)
+    }
+
+    /// The same for one file, of what the system has in memory. Where it has not, nothing is given,
+    /// and the next turns will wait for the disk.
+    pub(super) fn turn_now(&mut self, permit: Permit) -> Result<Option<SourceBatch>> {
+        self.turn(permit, false)
+    }
+
+    fn turn(&mut self, permit: Permit, wait: bool) -> Result<Option<SourceBatch>> {
         let Some(id) = self.queue.pop_front() else { return Ok(None) };
         let read = match self.open(id) {
-            Ok(()) => self.read(id, permit),
+            Ok(()) => self.read(id, permit, wait),
             Err(error) => Err(Trouble::Unreadable(error)),
         };
         match read {
@@ -142,6 +162,15 @@ impl Reader {
                 Ok(batch)
             }
             Err(Trouble::Fatal(error)) => Err(error),
+            Err(Trouble::Unreadable(_) | Trouble::NotNow) if !wait => {
+                self.queue.push_front(id);
+                self.waits = WAITS;
+                Ok(None)
+            }
+            Err(Trouble::NotNow) => {
+                self.next_turn(id);
+                Ok(None)
+            }
             Err(Trouble::Unreadable(error)) => {
                 self.close(id);
                 self.unreadable(id, &error);
@@ -180,9 +209,14 @@ impl Reader {
         std::mem::take(&mut self.problems).into_iter().chain(gone).collect()
     }
 
-    fn read(&mut self, id: Id, permit: Permit) -> Result<Option<SourceBatch>, Trouble> {
+    fn read(
+        &mut self,
+        id: Id,
+        permit: Permit,
+        wait: bool,
+    ) -> Result<Option<SourceBatch>, Trouble> {
         let Some(tail) = self.tails.get_mut(&id) else { return Ok(None) };
-        let batch = tail.turn(self.pool.space(permit), &mut self.work)?;
+        let batch = tail.turn(self.pool.space(permit), wait, &mut self.work)?;
         self.problems.remove(tail.path());
         Ok(batch)
     }

@@ -9,7 +9,7 @@ use tidegate_model::{Error, Partition, SourceBatch};
 use tracing::{info, warn};
 
 use super::find::Found;
-use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
+use super::mark::{Id, Input, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
 use super::rotated;
 use crate::clock;
 use crate::codecs::{
@@ -21,6 +21,12 @@ const READ_BYTES_MIN: usize = 4 << 10;
 
 /// Bigger requests are multiples of this, so that memory of the same size is asked for again.
 const READ_BYTES_STEP: usize = 64 << 10;
+
+/// So much is read and cut at a time: what was just read is then still in the processor's cache.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// How much is read in one turn in which nothing is found that anybody wants.
+const TURN_BYTES_MAX: u64 = 8 << 20;
 
 /// How far from its end a file's last line end is looked for, where reading begins at the end.
 const LINE_END_BYTES_MAX: usize = 64 << 10;
@@ -84,9 +90,37 @@ pub(super) struct Tail {
     pub(super) queued: bool,
 }
 
+/// What was read in a turn and is still there.
+struct Taken {
+    /// Where in the file it begins: further on than the turn did, where nothing was found at first.
+    begin: u64,
+    filled: usize,
+    cut: Cut,
+}
+
+impl Taken {
+    /// Lets go of what was cut, but for what a mark covers.
+    fn rewind(&mut self, room: &mut [u8]) {
+        let gone = self.cut.used.saturating_sub(MARK_BYTES_MAX);
+        room.copy_within(gone..self.filled, 0);
+        self.begin += gone as u64;
+        self.filled -= gone;
+        self.cut.used -= gone;
+    }
+}
+
+/// Of a batch: where in the file its turn began and ended, and where what is in memory of it begins.
+struct Extent {
+    start: u64,
+    begin: u64,
+    end: u64,
+}
+
 /// Why a turn gave nothing.
 #[derive(Debug)]
 pub(super) enum Trouble {
+    /// It is not to wait for the disk, and has to.
+    NotNow,
     /// This file can't be read now; others can.
     Unreadable(io::Error),
     /// Nothing can.
@@ -95,7 +129,10 @@ pub(super) enum Trouble {
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
-        Self::Unreadable(error)
+        match error.kind() {
+            io::ErrorKind::WouldBlock => Self::NotNow,
+            _ => Self::Unreadable(error),
+        }
     }
 }
 
@@ -271,28 +308,35 @@ impl Tail {
         self.file = None;
     }
 
+    /// Whether it can be told without waiting for the disk that it still is what it was.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.file.is_some() && !self.unsure
+    }
+
     /// Reads on, once: a batch, or nothing where there is none at the moment.
     pub(super) fn turn(
         &mut self,
         space: Space,
+        wait: bool,
         work: &mut Work,
     ) -> Result<Option<SourceBatch>, Trouble> {
         let Some(file) = self.file.take() else { return Ok(None) };
-        let batch = self.turn_on(&file, space, work);
+        let batch = self.turn_on(Input { file: &file, wait }, space, work);
         self.file = Some(file);
         batch
     }
 
     fn turn_on(
         &mut self,
-        file: &File,
+        input: Input<'_>,
         mut space: Space,
         work: &mut Work,
     ) -> Result<Option<SourceBatch>, Trouble> {
+        let file = input.file;
         if !std::mem::take(&mut self.fresh) {
             self.seen = Stamp::from(&file.metadata()?);
         }
-        if !self.is_intact(file)? {
+        if !self.is_intact(input)? {
             if !self.ours {
                 // A stranger has the inode of a file that was rotated away.
                 self.exhausted = Some(self.seen);
@@ -305,35 +349,89 @@ impl Tail {
         if skip > 0 && self.offset == 0 {
             return self.skip_to(file, skip, work);
         }
-        let start = self.offset;
-        let filled = read_at(file, space.bytes_mut(), start, u64::MAX)?;
-        // Asked again: what was written meanwhile makes the difference between an end and a pause.
-        self.seen = Stamp::from(&file.metadata()?);
-        self.size_max = self.size_max.max(self.seen.size).max(start + filled as u64);
-        let at_end = start + filled as u64 >= self.seen.size;
-
-        let buffer = space.into_buffer(filled);
-        // What is more than a batch may have is one line.
-        let rows_max = if filled > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
-        let ended = (work.once || self.concluded) && at_end;
-        let prefilter = work.prefilter.as_ref();
-        let piece = Piece { bytes: &buffer, offset: start, ended, rows_max, prefilter };
-        let cut = self.cutter.cut(piece, &mut work.lines);
-        self.plan(&cut, work, filled);
-        let drained = cut.used == filled || work.lines.len() < rows_max;
-        self.exhausted = (at_end && drained).then_some(self.seen);
-        if cut.used == 0 {
+        let Taken { begin, filled, cut } = self.take(input, space.bytes_mut(), work)?;
+        let end = begin + cut.used as u64;
+        let bytes = end - self.offset;
+        self.plan(bytes, work, filled);
+        if bytes == 0 {
             return Ok(None);
         }
-        self.advance(file, &buffer, cut.used)?;
-        Ok(Some(self.batch(file, &buffer, start, cut, work)?))
+        let buffer = space.into_buffer(filled);
+        let start = self.advance(file, &buffer, cut.used, end)?;
+        Ok(Some(self.batch(file, &buffer, Extent { start, begin, end }, cut, work)?))
+    }
+
+    /// Reads and cuts, piece by piece, until there is no more, no room, or enough. What has no line
+    /// that anybody wants makes room for what comes next.
+    fn take(
+        &mut self,
+        input: Input<'_>,
+        room: &mut [u8],
+        work: &mut Work,
+    ) -> Result<Taken, Trouble> {
+        // What is more than a batch may have is one line.
+        let rows_max = if room.len() > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
+        let mut taken = Taken { begin: self.offset, filled: 0, cut: Cut::default() };
+        work.lines.clear();
+        loop {
+            let until = room.len().min(taken.filled + PIECE_BYTES);
+            let next = taken.begin + taken.filled as u64;
+            let piece = room.get_mut(taken.filled..until).unwrap_or_default();
+            let wanted = piece.len();
+            let read = match input.read_at(piece, next) {
+                Ok(read) => read,
+                // What was cut is given; the next turn says it again.
+                Err(_) if taken.begin + taken.cut.used as u64 > self.offset => break,
+                Err(error) => return Err(error.into()),
+            };
+            taken.filled += read;
+            let end = next + read as u64;
+            if read < wanted || end >= self.seen.size {
+                // Asked again: what was written meanwhile makes the difference between an end and a
+                // pause.
+                self.seen = Stamp::from(&input.file.metadata()?);
+            }
+            self.size_max = self.size_max.max(self.seen.size).max(end);
+            let at_end = end >= self.seen.size;
+            let cut = self.cutter.cut(
+                Piece {
+                    bytes: room.get(..taken.filled).unwrap_or_default(),
+                    from: taken.cut.used,
+                    offset: taken.begin,
+                    ended: (work.once || self.concluded) && at_end,
+                    rows_max,
+                    prefilter: work.prefilter.as_ref(),
+                },
+                &mut work.lines,
+            );
+            taken.cut.add(cut);
+            if taken.begin == 0 {
+                let head = taken.cut.used.min(MARK_BYTES_MAX);
+                self.head = Mark::of_end(room.get(..head).unwrap_or_default());
+            }
+            let drained = taken.cut.used == taken.filled || work.lines.len() < rows_max;
+            self.exhausted = (at_end && drained).then_some(self.seen);
+            if at_end || work.lines.len() >= rows_max {
+                break;
+            }
+            if work.lines.is_empty() {
+                taken.rewind(room);
+                if taken.begin - self.offset >= TURN_BYTES_MAX {
+                    break;
+                }
+            }
+            if taken.filled == room.len() {
+                break;
+            }
+        }
+        Ok(taken)
     }
 
     /// Whether what was read of it is still there.
-    fn is_intact(&mut self, file: &File) -> io::Result<bool> {
+    fn is_intact(&mut self, input: Input<'_>) -> io::Result<bool> {
         let intact = self.seen.size >= self.offset
-            && self.tail.is_before(file, self.offset)?
-            && (!self.unsure || self.head.is_before(file, self.head.end())?);
+            && self.tail.is_before(input, self.offset)?
+            && (!self.unsure || self.head.is_before(input, self.head.end())?);
         self.unsure = false;
         Ok(intact)
     }
@@ -381,47 +479,47 @@ impl Tail {
         self.head = Mark::before(file, self.offset.min(MARK_BYTES_MAX as u64))?;
         self.tail = Mark::before(file, self.offset)?;
         work.lines.clear();
-        Ok(Some(self.batch(file, &Buffer::default(), 0, Cut::default(), work)?))
+        let extent = Extent { start: 0, begin: 0, end: self.offset };
+        Ok(Some(self.batch(file, &Buffer::default(), extent, Cut::default(), work)?))
     }
 
-    /// How much to read next time.
-    fn plan(&mut self, cut: &Cut, work: &Work, filled: usize) {
-        self.needed = match cut.used {
+    /// How much to read next time, where so many bytes were done with.
+    fn plan(&mut self, bytes: u64, work: &Work, filled: usize) {
+        self.needed = match bytes {
             0 => filled.saturating_mul(2).min(self.cutter.chunk_bytes_min()),
             _ => 0,
         };
         // Bytes that were skipped count: a batch is full when it has so many rows.
-        if cut.used > 0 {
+        if bytes > 0 {
             let rows = work.rows_max.saturating_add(work.rows_max / 16);
-            let average = cut.used.checked_div(work.lines.len());
+            let average = usize::try_from(bytes).ok().and_then(|b| b.checked_div(work.lines.len()));
             self.usual = average.map_or(usize::MAX, |bytes| (bytes + 1).saturating_mul(rows));
         }
     }
 
-    fn advance(&mut self, file: &File, buffer: &[u8], used: usize) -> io::Result<()> {
-        let start = self.offset;
+    /// Goes on to where reading goes on; gives where it went on this time.
+    fn advance(&mut self, file: &File, buffer: &[u8], used: usize, end: u64) -> io::Result<u64> {
+        let start = std::mem::replace(&mut self.offset, end);
         self.tail = Mark::of_end(buffer.get(..used).unwrap_or_default());
-        self.offset += used as u64;
-        if start == 0 {
-            self.head = Mark::of_end(buffer.get(..used.min(MARK_BYTES_MAX)).unwrap_or_default());
-        } else if !self.head.is_full() {
+        if start > 0 && !self.head.is_full() {
             self.head = Mark::before(file, self.offset.min(MARK_BYTES_MAX as u64))?;
         }
-        Ok(())
+        Ok(start)
     }
 
     fn batch(
         &mut self,
         file: &File,
         buffer: &Buffer,
-        start: u64,
+        extent: Extent,
         cut: Cut,
         work: &mut Work,
     ) -> Result<SourceBatch, Trouble> {
+        let Extent { start, begin, end } = extent;
         let partition = match &self.partition {
             Some(partition) => partition.clone(),
             None => {
-                let first_line = match start == 0 && !buffer.is_empty() {
+                let first_line = match begin == 0 && !buffer.is_empty() {
                     true => Mark::of_first_line(buffer),
                     false => Mark::first_line(file)?,
                 };
@@ -433,13 +531,13 @@ impl Tail {
         let decoded = work.decoder.decode(&Chunk {
             bytes: buffer,
             lines: &work.lines,
-            places: Places::Bytes(start),
+            places: Places::Bytes(begin),
             label: &self.label,
             read_at,
         })?;
         self.damage.tell(self.path.display(), &cut, decoded.repaired);
         let position = self.progress(partition).position();
-        let (rows, bytes) = (decoded.rows, cut.used as u64);
+        let (rows, bytes) = (decoded.rows, if buffer.is_empty() { 0 } else { end - start });
         let Cut { refused, skipped, .. } = cut;
         Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped })
     }
