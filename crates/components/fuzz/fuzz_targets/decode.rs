@@ -1,6 +1,7 @@
 //! Arbitrary bytes, cut at arbitrary places, given to every decoder: the columns are what Arrow
-//! calls valid, the lines are those of a plain decoder, columns that nobody reads change nothing,
-//! memory that a row refers to is not used again, and all that was charged comes back.
+//! calls valid, the lines are those of a plain decoder, but for such as may be skipped, columns that
+//! nobody reads change nothing, memory that a row refers to is not used again, and all that was
+//! charged comes back.
 #![no_main]
 
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use libfuzzer_sys::fuzz_target;
 use tidegate_components::codecs::{
-    Chunk, Codec, Cutter, DECODERS, Label, Piece, Places, Pool, Shape,
+    Chunk, Codec, Cutter, DECODERS, Label, Piece, Places, Pool, Prefilter, Shape,
 };
-use tidegate_flow::{BudgetHolder, ByteBudget};
+use tidegate_flow::ByteBudget;
 use tidegate_model::{OFFSET, log_schema};
 
 /// Lines as plainly as they can be had.
@@ -29,7 +30,10 @@ const KEPT_MAX: usize = 4;
 /// So many chunks are as small as an input says; then all that is left is one, to end in time.
 const SMALL_CHUNKS: usize = 32;
 
-/// What the first five bytes of an input say.
+/// Texts that rows may have to have.
+const TEXTS: [&str; 8] = ["ERROR", "a", "ä", "ms", "\0", "\r", "line", "\u{fffd}"];
+
+/// What the first six bytes of an input say.
 struct Settings {
     chunk_bytes: usize,
     line_bytes_max: usize,
@@ -38,27 +42,46 @@ struct Settings {
     columns: u8,
     /// Whether rows live while more is read.
     kept: bool,
+    /// Of which a row must have one, if that is asked for.
+    required: Option<Vec<Box<str>>>,
+}
+
+/// What was made of a text.
+#[derive(Default)]
+struct Made {
+    /// Offset and message of each row.
+    rows: Vec<(u64, String)>,
+    repaired: u64,
+    refused: u64,
+    skipped: u64,
 }
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&[chunk, line, rows, columns, kept], text)) = input.split_first_chunk() else {
+    let Some((&[chunk, line, rows, columns, kept, required], text)) = input.split_first_chunk()
+    else {
         return;
     };
+    let texts = TEXTS.iter().enumerate().filter(|(text, _)| required >> text & 1 == 1);
+    let texts = texts.map(|(_, text)| Box::from(*text));
     let settings = Settings {
         chunk_bytes: 1 + usize::from(chunk).pow(2),
         line_bytes_max: 1 + 2 * usize::from(line),
         rows_max: 1 + usize::from(rows),
         columns,
         kept: kept % 2 == 1,
+        required: (required > 0).then(|| texts.collect()),
     };
     for codec in DECODERS {
-        decode(name, *new, &settings, text);
+        let prefilter = settings.required.as_deref();
+        let prefilter = prefilter.and_then(|texts| Prefilter::new(texts, codec.escapes));
+        let made = decode(codec, &settings, prefilter.as_ref(), text);
+        compare(codec.name, &settings, prefilter.is_some(), made, text);
     }
 });
 
 /// Decodes a text chunk by chunk, as a source does.
-fn decode(codec: &Codec, settings: &Settings, text: &[u8]) {
-    let Codec { name, decoder: new, .. } = *codec;
+fn decode(codec: &Codec, settings: &Settings, prefilter: Option<&Prefilter>, text: &[u8]) -> Made {
+    let (name, new) = (codec.name, codec.decoder);
     let budget = ByteBudget::new(1 << 30);
     let holder = Arc::new(budget.holder(0).unwrap());
     let pool = Pool::default();
@@ -67,7 +90,7 @@ fn decode(codec: &Codec, settings: &Settings, text: &[u8]) {
     let mut part = new(Shape::new(some, Arc::clone(&holder)));
     let mut cutter = Cutter::new(settings.line_bytes_max);
     let (mut lines, mut at, mut size, mut chunks) = (Vec::new(), 0, settings.chunk_bytes, 0);
-    let (mut kept, mut seen, mut repaired, mut refused) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut kept, mut made) = (Vec::new(), Made::default());
     while at < text.len() {
         chunks += 1;
         let (size_max, rows_max) = match chunks {
@@ -80,9 +103,9 @@ fn decode(codec: &Codec, settings: &Settings, text: &[u8]) {
         let bytes = space.into_buffer(filled);
         let (offset, ended) = (at as u64, at + filled == text.len());
         lines.clear();
-        let piece = Piece { bytes: &bytes, from: 0, offset, ended, rows_max, prefilter: None };
+        let piece = Piece { bytes: &bytes, from: 0, offset, ended, rows_max, prefilter };
         let cut = cutter.cut(piece, &mut lines);
-        refused += cut.refused;
+        (made.refused, made.skipped) = (made.refused + cut.refused, made.skipped + cut.skipped);
         at += cut.used;
         if cut.used == 0 {
             assert!(size < cutter.chunk_bytes_min(), "{name}: no way forward");
@@ -100,22 +123,40 @@ fn decode(codec: &Codec, settings: &Settings, text: &[u8]) {
         let rows = whole.decode(&chunk).unwrap();
         let fewer = part.decode(&chunk).unwrap().rows;
         assert_eq!(fewer, rows.rows.project(&wanted).unwrap(), "{name}: {wanted:?}");
-        repaired += rows.repaired;
+        made.repaired += rows.repaired;
         kept.extend([rows.rows, fewer]);
         // Two for each chunk.
         let done = kept.len().saturating_sub(if settings.kept { 2 * KEPT_MAX } else { 0 });
-        see(&mut seen, kept.drain(..done));
+        see(&mut made.rows, kept.drain(..done));
     }
-    see(&mut seen, kept.drain(..));
-    let expected = plain::lines(text, settings.line_bytes_max);
-    let messages = expected.lines.iter().map(|(offset, line)| {
+    see(&mut made.rows, kept.drain(..));
+    drop((whole, part));
+    assert_eq!(holder.held(), 0, "bytes that nobody has are still charged");
+    made
+}
+
+/// Compares with what a plain decoder makes.
+fn compare(name: &str, settings: &Settings, skips: bool, made: Made, text: &[u8]) {
+    let plain = plain::lines(text, settings.line_bytes_max);
+    let mut seen = made.rows.iter().peekable();
+    for (offset, line) in &plain.lines {
         let line = String::from_utf8_lossy(line);
         let message = if name == "auto" { plain::message(&line) } else { None };
-        (*offset, message.unwrap_or_else(|| line.into_owned()))
-    });
-    assert_eq!(seen, messages.collect::<Vec<_>>(), "{name}");
-    assert_eq!((repaired, refused), (expected.broken, expected.refused), "{name}");
-    all_is_given_back(&holder);
+        let row = (*offset, message.unwrap_or_else(|| line.into_owned()));
+        if seen.next_if_eq(&&row).is_none() {
+            let texts = settings.required.as_deref().filter(|_| skips);
+            let wanted = texts.is_none_or(|texts| texts.iter().any(|text| row.1.contains(&**text)));
+            assert!(!wanted, "{name}: {row:?} is missing, there is {:?}", seen.peek());
+        }
+    }
+    assert_eq!(seen.next(), None, "{name}: no such row");
+    let lines = plain.lines.len() as u64 + plain.refused;
+    assert_eq!(made.rows.len() as u64 + made.refused + made.skipped, lines, "{name}");
+    if skips {
+        assert!(made.repaired <= plain.broken && made.refused <= plain.refused, "{name}");
+    } else {
+        assert_eq!((made.repaired, made.refused), (plain.broken, plain.refused), "{name}");
+    }
 }
 
 /// All columns there are; those that are read; and which of all these are.
@@ -141,8 +182,4 @@ fn see(seen: &mut Vec<(u64, String)>, batches: impl Iterator<Item = RecordBatch>
             seen.extend(offsets.copied().zip(messages.map(str::to_owned)));
         }
     }
-}
-
-fn all_is_given_back(holder: &BudgetHolder) {
-    assert_eq!(holder.held(), 0, "bytes that nobody has are still charged");
 }
