@@ -13,14 +13,8 @@ use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
 use super::rotated;
 use crate::clock;
 use crate::codecs::{
-    Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Prefilter, Space,
+    Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Prefilter, Space, rounded,
 };
-
-/// What is asked for at least: less saves nothing.
-const READ_BYTES_MIN: usize = 4 << 10;
-
-/// Bigger requests are multiples of this, so that memory of the same size is asked for again.
-const READ_BYTES_STEP: usize = 64 << 10;
 
 /// How far from its end a file's last line end is looked for, where reading begins at the end.
 const LINE_END_BYTES_MAX: usize = 64 << 10;
@@ -243,12 +237,7 @@ impl Tail {
     pub(super) fn wants(&self, work: &Work) -> usize {
         let rest = self.seen.size.checked_sub(self.offset).unwrap_or(self.seen.size);
         let rest = usize::try_from(rest).unwrap_or(usize::MAX);
-        let bytes = rest.min(self.usual).max(self.needed).max(READ_BYTES_MIN);
-        let bytes = match bytes > READ_BYTES_STEP {
-            true => bytes.checked_next_multiple_of(READ_BYTES_STEP).unwrap_or(bytes),
-            false => bytes,
-        };
-        bytes.min(work.chunk_bytes.max(self.needed))
+        rounded(rest.min(self.usual).max(self.needed)).min(work.chunk_bytes.max(self.needed))
     }
 
     /// Opens it; it must be the file it was.
@@ -306,16 +295,20 @@ impl Tail {
             return self.skip_to(file, skip, work);
         }
         let start = self.offset;
-        let filled = read_at(file, space.bytes_mut(), start, u64::MAX)?;
-        // Asked again: what was written meanwhile makes the difference between an end and a pause.
-        self.seen = Stamp::from(&file.metadata()?);
-        self.size_max = self.size_max.max(self.seen.size).max(start + filled as u64);
-        let at_end = start + filled as u64 >= self.seen.size;
-
+        let filled = read_at(file, space.bytes_mut(), start, self.seen.size)?;
         let buffer = space.into_buffer(filled);
+        let end = start + filled as u64;
+        let concludes = work.once || self.concluded;
+        if concludes && end >= self.seen.size && buffer.last() != Some(&b'\n') {
+            // Asked again: if more was written meanwhile, the last line is not complete yet.
+            self.seen = Stamp::from(&file.metadata()?);
+        }
+        self.size_max = self.size_max.max(self.seen.size);
+        let at_end = end >= self.seen.size;
+
         // What is more than a batch may have is one line.
         let rows_max = if filled > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
-        let ended = (work.once || self.concluded) && at_end;
+        let ended = concludes && at_end;
         let prefilter = work.prefilter.as_ref();
         let piece = Piece { bytes: &buffer, offset: start, ended, rows_max, prefilter };
         let cut = self.cutter.cut(piece, &mut work.lines);
