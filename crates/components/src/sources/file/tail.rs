@@ -8,7 +8,7 @@ use arrow_buffer::Buffer;
 use tidegate_model::{Error, Partition, SourceBatch};
 use tracing::{info, warn};
 
-use super::find::Found;
+use super::find::{Found, open_file};
 use super::mark::{Id, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
 use super::rotated;
 use crate::clock;
@@ -242,7 +242,7 @@ impl Tail {
 
     /// Opens it; it must be the file it was.
     pub(super) fn open(&mut self) -> io::Result<()> {
-        let file = File::open(&self.path)?;
+        let file = open_file(&self.path)?;
         let metadata = file.metadata()?;
         if Id::from(&metadata) != self.id {
             return Err(io::Error::new(
@@ -250,10 +250,15 @@ impl Tail {
                 "another file has taken its place",
             ));
         }
-        self.unsure = self.offset > 0;
-        (self.seen, self.fresh) = (Stamp::from(&metadata), true);
-        self.file = Some(file);
+        self.opened(file, Stamp::from(&metadata));
         Ok(())
+    }
+
+    /// It was opened just now, and was like this.
+    pub(super) fn opened(&mut self, file: File, stamp: Stamp) {
+        self.unsure = self.offset > 0;
+        (self.seen, self.fresh) = (stamp, true);
+        self.file = Some(file);
     }
 
     pub(super) fn close(&mut self) {
@@ -295,16 +300,15 @@ impl Tail {
             return self.skip_to(file, skip, work);
         }
         let start = self.offset;
+        self.size_max = self.size_max.max(self.seen.size);
         let filled = read_at(file, space.bytes_mut(), start, self.seen.size)?;
         let buffer = space.into_buffer(filled);
         let end = start + filled as u64;
         let concludes = work.once || self.concluded;
-        if concludes && end >= self.seen.size && buffer.last() != Some(&b'\n') {
-            // Asked again: if more was written meanwhile, the last line is not complete yet.
-            self.seen = Stamp::from(&file.metadata()?);
-        }
-        self.size_max = self.size_max.max(self.seen.size);
-        let at_end = end >= self.seen.size;
+        // If more was written meanwhile, a last line without an end is not complete yet.
+        let unfinished = concludes && end >= self.seen.size && buffer.last() != Some(&b'\n');
+        let grown = unfinished && read_at(file, &mut [0], end, u64::MAX)? > 0;
+        let at_end = end >= self.seen.size && !grown;
 
         // What is more than a batch may have is one line.
         let rows_max = if filled > work.batch_bytes_max { 1 } else { work.rows_max.max(1) };
