@@ -1,6 +1,6 @@
 //! One source at work: reads, runs the transforms behind it, and hands the rows to edges.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -81,7 +81,7 @@ struct Reader {
     source: Box<dyn Source>,
     context: SourceContext,
     // Where reading goes on in each partition: it may be far ahead of what is committed.
-    read: BTreeMap<Partition, Position>,
+    read: HashMap<Partition, Position>,
     stream: Option<SourceStream>,
     gauge: Arc<Gauge>,
     ledger: Arc<Ledger>,

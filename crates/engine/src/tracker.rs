@@ -1,16 +1,17 @@
 //! Which positions may be committed: acks in any order in, the end of the longest settled run of
 //! each partition out. No clock and no I/O.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use tidegate_model::{Partition, Position, Verdict};
 
 /// The open batches of one source.
 ///
-/// Bounded by whoever registers: [`open`](Tracker::open) says how many there are.
+/// Bounded by whoever registers: [`open`](Tracker::open) says how many there are. A partition
+/// whose batches are all settled and taken is forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Tracker {
-    partitions: BTreeMap<Partition, Line>,
+    partitions: HashMap<Partition, Line>,
     open: usize,
     failed: bool,
 }
@@ -68,14 +69,15 @@ impl Tracker {
     /// For each partition that has one: the end of the run of settled batches since the last call.
     pub(crate) fn take_settled(&mut self) -> Vec<Position> {
         let mut ends = Vec::new();
-        for line in self.partitions.values_mut() {
+        self.partitions.retain(|_, line| {
             let mut end = None;
             while line.entries.front().is_some_and(|entry| entry.settled) {
                 end = line.entries.pop_front().map(|entry| entry.position);
                 line.first += 1;
             }
             ends.extend(end);
-        }
+            !line.entries.is_empty()
+        });
         ends
     }
 
@@ -142,7 +144,7 @@ mod tests {
             steps in proptest::collection::vec((0_u8..3, 0_usize..12, any::<bool>(), any::<bool>()), 1..200),
         ) {
             let mut tracker = Tracker::default();
-            let mut tickets: Vec<(u8, Ticket, bool)> = Vec::new();
+            let mut tickets: Vec<(u8, Ticket, bool, u64)> = Vec::new();
             let mut committed: HashMap<String, u64> = HashMap::new();
             for (step, (partition, which, settles, take)) in steps.into_iter().enumerate() {
                 let waiting: Vec<usize> =
@@ -152,8 +154,9 @@ mod tests {
                     tracker.settle(&tickets[index].1, Verdict::Delivered);
                     tickets[index].2 = true;
                 } else {
-                    let ticket = tracker.register(position(partition, step as u64 + 1));
-                    tickets.push((partition, ticket, false));
+                    let end = step as u64 + 1;
+                    let ticket = tracker.register(position(partition, end));
+                    tickets.push((partition, ticket, false, end));
                 }
                 let open = tickets.iter().filter(|ticket| !ticket.2).count();
                 prop_assert_eq!(tracker.open(), open);
@@ -161,9 +164,12 @@ mod tests {
                     committed.extend(ends(&mut tracker));
                     for partition in 0..3_u8 {
                         let mine = tickets.iter().filter(|ticket| ticket.0 == partition);
-                        let run = mine.take_while(|ticket| ticket.2).count();
-                        let done = tracker.partitions.get(&Partition::from(partition.to_string()));
-                        prop_assert_eq!(done.map_or(0, |line| line.first as usize), run);
+                        let run = mine.take_while(|ticket| ticket.2).last();
+                        let name = partition.to_string();
+                        prop_assert_eq!(committed.get(&name), run.map(|ticket| &ticket.3));
+                        let open = tickets.iter().any(|ticket| ticket.0 == partition && !ticket.2);
+                        let kept = tracker.partitions.contains_key(&Partition::from(name));
+                        prop_assert_eq!(kept, open, "only what is open is kept");
                     }
                 }
             }

@@ -29,4 +29,5 @@ pub use decode::{Chunk, Codec, DECODERS, Decoded, Decoder, Label, Places, Shape,
 pub(crate) use lines::too_large;
 pub use lines::{Cut, Cutter, Line, Piece, TooLong, line_bytes_max};
 pub use prefilter::Prefilter;
+pub(crate) use space::rounded;
 pub use space::{Pool, Space};

@@ -1,53 +1,93 @@
 //! Memory to read into: taken with a permit of the budget, given out as an Arrow buffer that gives
 //! the permit back with its last view, and used again.
 
+use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_buffer::Buffer;
 use bytes::Bytes;
 use tidegate_model::{BudgetHolder, Permit};
 
 /// Blocks below this size are left to the allocator, which is quick with them.
-const REUSED_BYTES_MIN: usize = 64 << 10;
+const REUSED_BYTES_MIN: usize = 4 << 10;
 
-/// How many free blocks are kept. They come back one at a time, as they are taken.
-const FREE_MAX: usize = 2;
+/// Bigger ones have steps of this size between them.
+const STEP_BYTES_MAX: usize = 64 << 10;
 
-/// Memory that was read into before and is free again: at most two blocks, and none once
-/// [cleared](Pool::clear).
+/// How many bytes are kept free: what a source reads at once, and as much that is on its way.
+const FREE_BYTES_MAX: usize = 2 << 20;
+
+/// A size that is at least this one, and one of few, so that memory of the same size is asked for
+/// again: four for each power of two, and multiples of 64 KiB.
+pub(crate) fn rounded(bytes: usize) -> usize {
+    let step = bytes.checked_next_power_of_two().unwrap_or(bytes) / 8;
+    let step = step.clamp(REUSED_BYTES_MIN / 4, STEP_BYTES_MAX);
+    bytes.max(REUSED_BYTES_MIN).checked_next_multiple_of(step).unwrap_or(bytes)
+}
+
+/// Memory that was read into before and is free again: at most 2 MiB or one bigger block, and none
+/// once [cleared](Pool::clear).
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
-    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    free: Arc<Mutex<Free>>,
+}
+
+/// Blocks, the one that came back last at the end.
+#[derive(Debug, Default)]
+struct Free {
+    blocks: VecDeque<Vec<u8>>,
+    bytes: usize,
 }
 
 impl Pool {
     /// As many bytes as the permit holds.
     pub fn space(&self, permit: Permit) -> Space {
         let size = permit.bytes();
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = free.iter().position(|block| block.len() == size);
-        let block = same.map(|index| free.swap_remove(index));
-        drop(free);
-        let block = block.unwrap_or_else(|| vec![0; size]);
+        let block = self.lock().take(size).unwrap_or_else(|| vec![0; size]);
         Space { block, filled: 0, pool: self.clone(), _permit: permit }
     }
 
     /// Frees what is kept: for a source that has nothing to read.
     pub fn clear(&self) {
-        drop(mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner)));
+        drop(mem::take(&mut *self.lock()));
     }
 
     fn put(&self, block: Vec<u8>) {
         if block.len() < REUSED_BYTES_MIN {
             return;
         }
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        // The oldest goes: its size may be one that nobody asks for any more.
-        let oldest = (free.len() >= FREE_MAX).then(|| free.remove(0));
-        free.push(block);
-        drop(free);
-        drop(oldest);
+        let over = self.lock().put(block);
+        drop(over);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Free {
+    /// The one of this size that is most likely still in a processor's cache.
+    fn take(&mut self, size: usize) -> Option<Vec<u8>> {
+        let index = self.blocks.iter().rposition(|block| block.len() == size)?;
+        let block = self.blocks.remove(index)?;
+        self.bytes -= block.len();
+        Some(block)
+    }
+
+    /// Gives back what is too much: the oldest, whose sizes may be some that nobody asks for any more.
+    fn put(&mut self, block: Vec<u8>) -> Vec<Vec<u8>> {
+        self.bytes += block.len();
+        self.blocks.push_back(block);
+        let mut over = Vec::new();
+        while self.bytes > FREE_BYTES_MAX
+            && self.blocks.len() > 1
+            && let Some(oldest) = self.blocks.pop_front()
+        {
+            self.bytes -= oldest.len();
+            over.push(oldest);
+        }
+        over
     }
 }
 
@@ -133,15 +173,39 @@ mod tests {
     }
 
     #[test]
-    fn few_blocks_are_kept_and_none_when_cleared() {
-        let budget = ByteBudget::new(1 << 20);
+    fn few_bytes_are_kept_and_none_when_cleared() {
+        let budget = ByteBudget::new(1 << 30);
         let holder = budget.holder(0).unwrap();
         let pool = Pool::default();
-        let spaces = [(); 4].map(|()| pool.space(holder.try_acquire(REUSED_BYTES_MIN).unwrap()));
-        drop(spaces);
-        assert_eq!(pool.free.lock().unwrap().len(), FREE_MAX);
+        let space = |bytes| pool.space(holder.try_acquire(bytes).unwrap());
+        let kept = || {
+            let free = pool.lock();
+            let bytes = free.blocks.iter().map(Vec::len).sum::<usize>();
+            assert_eq!(bytes, free.bytes);
+            (free.blocks.len(), bytes)
+        };
+        drop([(); 100].map(|()| space(64 << 10)));
+        assert_eq!(kept(), (32, 2 << 20));
+        drop(space(100 << 10));
+        assert_eq!(kept(), (31, (30 * 64 + 100) << 10), "the oldest went");
+        drop(space(10));
+        assert_eq!(kept().0, 31, "too small to be kept");
+        drop(space(3 << 20));
+        assert_eq!(kept(), (1, 3 << 20));
         pool.clear();
-        assert!(pool.free.lock().unwrap().is_empty());
+        assert_eq!(kept(), (0, 0));
+    }
+
+    #[test]
+    fn sizes_are_few_and_little_more_than_what_is_asked_for() {
+        let mut sizes = std::collections::BTreeSet::new();
+        for bytes in 1..=1 << 20 {
+            let size = rounded(bytes);
+            assert!(size >= bytes && size <= (bytes * 5 / 4).max(REUSED_BYTES_MIN), "{bytes}");
+            sizes.insert(size);
+        }
+        assert!(sizes.len() < 40, "{sizes:?}");
+        assert_eq!(rounded(usize::MAX), usize::MAX);
     }
 
     #[test]

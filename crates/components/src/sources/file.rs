@@ -47,6 +47,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use self::find::Wanted;
+use self::list::List;
 use self::mark::Progress;
 use self::reader::{Plan, Reader};
 use self::tail::Work;
@@ -55,6 +56,9 @@ use crate::codecs::{Codec, Cutter, Prefilter, Shape, decoder_named, line_bytes_m
 
 /// Which files there are.
 mod find;
+
+/// Files that are read as they are listed.
+mod list;
 
 /// How a file is known again.
 mod mark;
@@ -137,6 +141,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
     }
     Ok(Box::new(FileSource {
         wanted: wanted(&config)?,
+        list: Arc::default(),
         codec: decoder_named(config.codec.as_ref())?,
         from: config.from,
         line_bytes_max: line_bytes_max(config.line_bytes_max.as_ref())?,
@@ -162,18 +167,21 @@ impl Unread {
 }
 
 /// A source of these files, for a run to the end of what there is: one that can't be read is left to
-/// `unread` rather than fail the run.
+/// `unread` rather than fail the run. They are read in the order of their paths, and each is looked
+/// at when its turn comes.
 ///
 /// # Errors
 ///
 /// Where there is no codec of that name.
 pub fn files(
-    paths: Vec<PathBuf>,
+    mut paths: Vec<PathBuf>,
     codec: Option<&Spanned<String>>,
     unread: Unread,
 ) -> Result<Box<dyn Source>, Mistake> {
+    paths.sort_unstable();
     Ok(Box::new(FileSource {
-        wanted: Wanted::paths(paths),
+        wanted: Wanted::default(),
+        list: paths.into(),
         codec: decoder_named(codec)?,
         from: Start::Beginning,
         line_bytes_max: line_bytes_max(None)?,
@@ -209,6 +217,8 @@ fn rescan(time: Option<&Spanned<TimeSpan>>) -> Result<Duration, Mistake> {
 /// See the module.
 struct FileSource {
     wanted: Wanted,
+    /// What is read besides, once.
+    list: Arc<[PathBuf]>,
     codec: Codec,
     from: Start,
     line_bytes_max: usize,
@@ -250,6 +260,7 @@ impl FileSource {
         let chunk_bytes = CHUNK_BYTES.min(context.batch_bytes_max).min(context.holder.largest());
         let plan = Plan {
             wanted: self.wanted.clone(),
+            list: List::new(&self.list),
             work: Work {
                 decoder: (self.codec.decoder)(shape),
                 prefilter,

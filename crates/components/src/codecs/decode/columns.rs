@@ -1,6 +1,6 @@
 //! The columns of a batch of log records: those that are read, in the order asked for.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::types::{ArrowPrimitiveType, Int32Type, TimestampNanosecondType, UInt64Type};
 use arrow_array::{
@@ -17,11 +17,22 @@ use crate::codecs::views::{Text, Views};
 
 /// Where rows came from, as the column `source` says it.
 #[derive(Clone, Debug)]
-pub struct Label(ArrayRef);
+pub struct Label {
+    name: Box<str>,
+    // Made where anyone reads it.
+    column: OnceLock<ArrayRef>,
+}
 
 impl From<&str> for Label {
     fn from(name: &str) -> Self {
-        Self(Arc::new(StringArray::from(vec![name])))
+        Self { name: name.into(), column: OnceLock::new() }
+    }
+}
+
+impl Label {
+    fn column(&self) -> ArrayRef {
+        let made = || Arc::new(StringArray::from(vec![&*self.name])) as _;
+        Arc::clone(self.column.get_or_init(made))
     }
 }
 
@@ -133,7 +144,7 @@ impl Shape {
 
     fn source(&self, label: &Label, rows: usize) -> Result<ArrayRef> {
         let keys = self.zeros.slice(0, rows);
-        let column = DictionaryArray::<Int32Type>::try_new(keys, Arc::clone(&label.0));
+        let column = DictionaryArray::<Int32Type>::try_new(keys, label.column());
         Ok(Arc::new(column.map_err(impossible)?))
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirEntry, Metadata};
+use std::fs::{self, DirEntry, File, Metadata};
 use std::io;
-use std::os::unix::fs::DirEntryExt;
+use std::os::unix::fs::{DirEntryExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
+use rustix::fs::OFlags;
 
 use super::mark::{Id, Stamp};
 
@@ -24,8 +25,11 @@ const EXCLUDED: MatchOptions = MatchOptions { require_literal_leading_dot: false
 /// Endings of compressed files, which can't be read yet.
 const COMPRESSED: [&str; 9] = ["gz", "tgz", "zst", "bz2", "xz", "lz4", "br", "Z", "zip"];
 
+/// What is said of them.
+pub(super) const COMPRESSED_SAID: &str = "it is compressed, unpack it first";
+
 /// What to read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Wanted {
     include: Vec<Include>,
     exclude: Vec<Pattern>,
@@ -79,16 +83,6 @@ impl Wanted {
             Pattern::new(text).map_err(|e| Unclear { excluded: true, index, reason: reason(e) })
         });
         Ok(Self { include, exclude: parsed.collect::<Result<_, _>>()? })
-    }
-
-    /// Of paths as they are.
-    pub(super) fn paths(paths: Vec<PathBuf>) -> Self {
-        let include = paths.into_iter().map(|path| Include {
-            text: path.to_string_lossy().into_owned(),
-            root: path,
-            parts: Vec::new(),
-        });
-        Self { include: include.collect(), exclude: Vec::new() }
     }
 
     /// Whether it is not to be read, whatever leads to it.
@@ -235,7 +229,7 @@ impl Walk<'_> {
         if metadata.is_file() {
             match (is_compressed(&path), named) {
                 (false, _) => self.add(path, &metadata),
-                (true, true) => self.problem(&path, "it is compressed, unpack it first".to_owned()),
+                (true, true) => self.problem(&path, COMPRESSED_SAID.to_owned()),
                 (true, false) => {}
             }
         } else if metadata.is_dir() && named {
@@ -282,7 +276,13 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().first() == Some(&b'.')
 }
 
-fn is_compressed(path: &Path) -> bool {
+/// Opens a file to read. What is none by now must not hold us up, as a pipe without a writer would.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
+pub(super) fn is_compressed(path: &Path) -> bool {
     path.extension().is_some_and(|ending| COMPRESSED.iter().any(|known| ending == *known))
 }
 

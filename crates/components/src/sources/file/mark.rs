@@ -18,6 +18,9 @@ pub(super) const MARK_BYTES_MAX: usize = 256;
 /// The layout of a position's state.
 const STATE_VERSION: u8 = 1;
 
+/// How long that is, but for the path at its end.
+const STATE_BYTES: usize = 1 + 3 * 8 + 4 + 2 * (2 + 8);
+
 /// What the file system calls a file, whatever its path. It gives the number of a file that was
 /// removed to a new one, so content is compared as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,7 +49,7 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// A few bytes of a file, by which its content is known again: their number and FNV-1a.
+/// A few bytes of a file, by which its content is known again: their number and a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     bytes: u16,
@@ -65,10 +68,7 @@ impl Mark {
     pub(super) fn of_end(bytes: &[u8]) -> Self {
         let from = bytes.len().saturating_sub(MARK_BYTES_MAX);
         let bytes = bytes.get(from..).unwrap_or_default();
-        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self { bytes: bytes.len() as u16, hash }
+        Self { bytes: bytes.len() as u16, hash: hash(bytes) }
     }
 
     /// Of the bytes before `end`, as many as there are and a mark covers.
@@ -166,6 +166,21 @@ fn read_now(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     Err(io::ErrorKind::WouldBlock.into())
 }
 
+/// The same on every machine, and part of what positions say: it must stay as it is. Eight bytes at
+/// a time, mixed by both halves of a product, as wyhash does it.
+fn hash(bytes: &[u8]) -> u64 {
+    let mix = |hash: u64, word: [u8; 8]| {
+        let product = u128::from(hash ^ u64::from_le_bytes(word)) * 0x9e37_79b9_7f4a_7c15_u128;
+        product as u64 ^ (product >> 64) as u64
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let hash = words.iter().fold(0xa076_1d64_78bd_642f, |hash, word| mix(hash, *word));
+    // The length tells zeros at the end from none.
+    mix(mix(hash, last), (bytes.len() as u64).to_le_bytes())
+}
+
 /// Reads what there is from `start` to `end`, as far as there is room.
 pub(super) fn read_at(file: &File, room: &mut [u8], start: u64, end: u64) -> io::Result<usize> {
     let wanted = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
@@ -195,25 +210,29 @@ impl Progress {
     /// The name of a file's partition: its identity, its first line, and a number where the inode
     /// had `older` contents that began with the same line. A replay gives the same name.
     pub(super) fn name(id: Id, first_line: Mark, older: &[Partition]) -> Partition {
-        let stem = format!("{:x}-{:x}-{:016x}", id.device, id.inode, first_line.hash);
+        let mut name = format!("{:x}-{:x}-{:016x}", id.device, id.inode, first_line.hash);
         let same = older.iter().filter_map(|older| {
             let (older, number) = older.as_str().rsplit_once('-')?;
-            (older == stem).then(|| number.parse::<u64>().ok())?
+            (older == name).then(|| number.parse::<u64>().ok())?
         });
         let number = same.max().map_or(0, |last| last + 1);
-        Partition::from(format!("{stem}-{number}"))
+        name.push('-');
+        name.push_str(itoa::Buffer::new().format(number));
+        Partition::from(name)
     }
 
     /// As the engine keeps it.
     pub(super) fn position(&self) -> Position {
-        let mut state = vec![STATE_VERSION];
+        let path = self.path.as_os_str().as_bytes();
+        let mut state = Vec::with_capacity(STATE_BYTES + path.len());
+        state.push(STATE_VERSION);
         for number in [self.id.device, self.id.inode, self.skipping.unwrap_or(u64::MAX)] {
             state.extend_from_slice(&number.to_le_bytes());
         }
         state.extend_from_slice(&self.contents.to_le_bytes());
         self.head.put(&mut state);
         self.tail.put(&mut state);
-        state.extend_from_slice(self.path.as_os_str().as_bytes());
+        state.extend_from_slice(path);
         let partition = self.partition.clone();
         Position { partition, sequence: self.offset, state: Bytes::from(state) }
     }
@@ -292,6 +311,7 @@ fn take<const N: usize>(state: &mut &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::io::Write;
 
     use super::*;
@@ -321,7 +341,7 @@ mod tests {
     #[test]
     fn a_state_that_is_cut_or_of_another_version_is_refused() {
         let position = progress().position();
-        for length in 0..48 {
+        for length in 0..STATE_BYTES {
             let state = position.state.slice(..length);
             assert!(Progress::try_from(&Position { state, ..position.clone() }).is_err());
         }
@@ -356,6 +376,27 @@ mod tests {
         let known = known.remove(&ID).unwrap();
         assert_eq!(known.last.contents, 2);
         assert_eq!(known.older, ["p-1", "p-0"].map(Partition::from));
+    }
+
+    #[test]
+    fn a_hash_stays_what_it_is_and_differs_with_every_bit_and_length() {
+        assert_eq!(hash(b""), 0xf5b4_6a00_aa28_3ecf);
+        assert_eq!(hash(b"2026-03-10T12:00:00Z INFO started\n"), 0x7f37_45b9_f599_ab04);
+        let line = [b"2026-03-10T12:00:00Z INFO started".as_slice(), &[0; 20]].concat();
+        let mut all = HashSet::new();
+        for length in 0..=line.len() {
+            assert!(all.insert(hash(&line[..length])), "{length} bytes");
+        }
+        let mut flipped = 0;
+        for bit in 0..line.len() * 8 {
+            let mut other = line.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(all.insert(hash(&other)), "bit {bit}");
+            flipped += (hash(&other) ^ hash(&line)).count_ones() as usize;
+        }
+        // Of 64 bits half are to be expected.
+        let average = flipped / (line.len() * 8);
+        assert!((30..=34).contains(&average), "{average}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tidegate_model::{Error, Expected, Permit, Result, SourceBatch};
 use tracing::{info, warn};
 
 use super::find::{Findings, Found, Wanted, find_in};
+use super::list::{List, Opened};
 use super::mark::{Id, Known, Progress, Stamp, by_inode};
 use super::rotated;
 use super::tail::{Tail, Trouble, Work};
@@ -35,6 +36,7 @@ pub(super) struct Reader {
     known: HashMap<Id, Known>,
     /// Who has something to read, next one first.
     queue: VecDeque<Id>,
+    list: List,
     /// Who is open, longest unused first.
     open: VecDeque<Id>,
     problems: BTreeMap<PathBuf, String>,
@@ -47,6 +49,8 @@ pub(super) struct Reader {
 /// How a [`Reader`] is to be.
 pub(super) struct Plan {
     pub(super) wanted: Wanted,
+    /// What is read besides, once.
+    pub(super) list: List,
     pub(super) work: Work,
     pub(super) cutter: Cutter,
     pub(super) files_open_max: usize,
@@ -69,6 +73,7 @@ impl Reader {
             tails: HashMap::new(),
             known: by_inode(plan.known),
             queue: VecDeque::new(),
+            list: plan.list,
             open: VecDeque::new(),
             problems: BTreeMap::new(),
             unmatched: BTreeSet::new(),
@@ -94,6 +99,37 @@ impl Reader {
         order.into_iter().for_each(|id| self.enqueue(id));
         self.expected.set(self.tails.values().map(|tail| tail.stamp().size).sum());
         self.scanned = true;
+        self.go_down_the_list();
+    }
+
+    /// Opens files of the list, as many as are read together next, and at most as many as may be
+    /// open.
+    fn go_down_the_list(&mut self) {
+        if self.list.is_done() {
+            return;
+        }
+        let wants = |id: &Id| self.tails.get(id).map_or(0, |tail| tail.wants(&self.work));
+        let mut bytes: usize = self.queue.iter().map(wants).sum();
+        while bytes < self.work.chunk_bytes && self.open.len() < self.files_open_max {
+            match self.list.open_next() {
+                None => break,
+                Some(Ok(Opened { found, file })) => {
+                    let (id, stamp) = (found.id, found.stamp);
+                    self.see(found);
+                    let Some(tail) = self.tails.get_mut(&id) else { continue };
+                    tail.opened(file, stamp);
+                    if tail.has_more(self.work.once) {
+                        bytes += tail.wants(&self.work);
+                        self.open.push_back(id);
+                        self.enqueue(id);
+                    } else {
+                        self.tails.remove(&id);
+                    }
+                }
+                Some(Err((path, why))) => self.problem(path, why),
+            }
+        }
+        self.expected.set(self.list.expected());
     }
 
     /// Looks whether those that are open have changed.
@@ -135,6 +171,7 @@ impl Reader {
         {
             given.extend(self.turn(part, true)?);
         }
+        self.go_down_the_list();
         Ok(())
     }
 
@@ -221,21 +258,25 @@ impl Reader {
         Ok(batch)
     }
 
-    /// In turns while following; to the end, one after the other, where that is all there is.
+    /// In turns while following; to the end, one after the other, where that is all there is: then
+    /// it is forgotten.
     fn next_turn(&mut self, id: Id) {
         let Some(tail) = self.tails.get_mut(&id) else { return };
-        tail.queued = tail.has_more();
+        tail.queued = tail.has_more(self.work.once);
         match (tail.queued, self.work.once) {
             (true, true) => self.queue.push_front(id),
             (true, false) => self.queue.push_back(id),
-            (false, true) => self.close(id),
+            (false, true) => {
+                self.close(id);
+                self.tails.remove(&id);
+            }
             (false, false) => {}
         }
     }
 
     fn enqueue(&mut self, id: Id) {
         let Some(tail) = self.tails.get_mut(&id) else { return };
-        if tail.has_more() && !tail.queued {
+        if tail.has_more(self.work.once) && !tail.queued {
             tail.queued = true;
             self.queue.push_back(id);
         }

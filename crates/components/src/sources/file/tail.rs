@@ -8,19 +8,13 @@ use arrow_buffer::Buffer;
 use tidegate_model::{Error, Partition, SourceBatch};
 use tracing::{info, warn};
 
-use super::find::Found;
+use super::find::{Found, open_file};
 use super::mark::{Id, Input, Known, MARK_BYTES_MAX, Mark, Progress, Stamp, read_at};
 use super::rotated;
 use crate::clock;
 use crate::codecs::{
-    Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Prefilter, Space,
+    Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Prefilter, Space, rounded,
 };
-
-/// What is asked for at least: less saves nothing.
-const READ_BYTES_MIN: usize = 4 << 10;
-
-/// Bigger requests are multiples of this, so that memory of the same size is asked for again.
-const READ_BYTES_STEP: usize = 64 << 10;
 
 /// So much is read and cut at a time: what was just read is then still in the processor's cache.
 const PIECE_BYTES: usize = 256 << 10;
@@ -78,6 +72,8 @@ pub(super) struct Tail {
     needed: usize,
     /// Whether its end is the end, as nobody will write to it any more.
     concluded: bool,
+    /// Whether it has content though its size is 0, as what the system makes up while it is read.
+    sizeless: bool,
     /// How many bytes, there when it was found, are to be left unread.
     skip: u64,
     damage: Damage,
@@ -167,6 +163,7 @@ impl Tail {
             usual: usize::MAX,
             needed: 0,
             concluded: false,
+            sizeless: false,
             skip: 0,
             damage: Damage::default(),
             ours: false,
@@ -261,9 +258,10 @@ impl Tail {
         self.seen = stamp;
     }
 
-    /// Whether there may be something to read.
-    pub(super) fn has_more(&self) -> bool {
-        let untouched = self.offset == 0 && self.seen.size == 0;
+    /// Whether there may be something to read. Where it is read `once`, that is tried even if its size
+    /// is 0.
+    pub(super) fn has_more(&self, once: bool) -> bool {
+        let untouched = self.offset == 0 && self.seen.size == 0 && !once;
         !untouched && self.exhausted != Some(self.seen)
     }
 
@@ -279,18 +277,13 @@ impl Tail {
     /// How many bytes to read next; the permit is for those.
     pub(super) fn wants(&self, work: &Work) -> usize {
         let rest = self.seen.size.checked_sub(self.offset).unwrap_or(self.seen.size);
-        let rest = usize::try_from(rest).unwrap_or(usize::MAX);
-        let bytes = rest.min(self.usual).max(self.needed).max(READ_BYTES_MIN);
-        let bytes = match bytes > READ_BYTES_STEP {
-            true => bytes.checked_next_multiple_of(READ_BYTES_STEP).unwrap_or(bytes),
-            false => bytes,
-        };
-        bytes.min(work.chunk_bytes.max(self.needed))
+        let rest = usize::try_from(rest).ok().filter(|_| !self.sizeless).unwrap_or(usize::MAX);
+        rounded(rest.min(self.usual).max(self.needed)).min(work.chunk_bytes.max(self.needed))
     }
 
     /// Opens it; it must be the file it was.
     pub(super) fn open(&mut self) -> io::Result<()> {
-        let file = File::open(&self.path)?;
+        let file = open_file(&self.path)?;
         let metadata = file.metadata()?;
         if Id::from(&metadata) != self.id {
             return Err(io::Error::new(
@@ -298,10 +291,15 @@ impl Tail {
                 "another file has taken its place",
             ));
         }
-        self.unsure = self.offset > 0;
-        (self.seen, self.fresh) = (Stamp::from(&metadata), true);
-        self.file = Some(file);
+        self.opened(file, Stamp::from(&metadata));
         Ok(())
+    }
+
+    /// It was opened just now, and was like this.
+    pub(super) fn opened(&mut self, file: File, stamp: Stamp) {
+        self.unsure = self.offset > 0;
+        (self.seen, self.fresh) = (stamp, true);
+        self.file = Some(file);
     }
 
     pub(super) fn close(&mut self) {
@@ -374,8 +372,12 @@ impl Tail {
         let mut taken = Taken { begin: self.offset, filled: 0, cut: Cut::default() };
         work.lines.clear();
         loop {
-            let until = room.len().min(taken.filled + PIECE_BYTES);
             let next = taken.begin + taken.filled as u64;
+            let rest = match self.sizeless || self.seen.size == 0 {
+                true => usize::MAX,
+                false => usize::try_from(self.seen.size.saturating_sub(next)).unwrap_or(usize::MAX),
+            };
+            let until = room.len().min(taken.filled.saturating_add(rest.min(PIECE_BYTES)));
             let piece = room.get_mut(taken.filled..until).unwrap_or_default();
             let wanted = piece.len();
             let read = match input.read_at(piece, next) {
@@ -386,19 +388,15 @@ impl Tail {
             };
             taken.filled += read;
             let end = next + read as u64;
-            if read < wanted || end >= self.seen.size {
-                // Asked again: what was written meanwhile makes the difference between an end and a
-                // pause.
-                self.seen = Stamp::from(&input.file.metadata()?);
-            }
             self.size_max = self.size_max.max(self.seen.size).max(end);
-            let at_end = end >= self.seen.size;
+            let bytes = room.get(..taken.filled).unwrap_or_default();
+            let (at_end, ended) = self.ends(input.file, end, read < wanted, bytes.last(), work)?;
             let cut = self.cutter.cut(
                 Piece {
-                    bytes: room.get(..taken.filled).unwrap_or_default(),
+                    bytes,
                     from: taken.cut.used,
                     offset: taken.begin,
-                    ended: (work.once || self.concluded) && at_end,
+                    ended,
                     rows_max,
                     prefilter: work.prefilter.as_ref(),
                 },
@@ -427,9 +425,32 @@ impl Tail {
         Ok(taken)
     }
 
+    /// Whether there is no more at the moment, after a read that ended there and may have given less
+    /// than was there when it was asked; and whether a line ends there, too.
+    fn ends(
+        &mut self,
+        file: &File,
+        end: u64,
+        short: bool,
+        last: Option<&u8>,
+        work: &Work,
+    ) -> io::Result<(bool, bool)> {
+        // What the system makes up while it is read says nothing of its size.
+        self.sizeless |= work.once && self.seen.size == 0 && end > 0;
+        if short {
+            self.seen = Stamp::from(&file.metadata()?);
+        }
+        let at_end = short || (end >= self.seen.size && !self.sizeless);
+        // If more was written meanwhile, a last line without an end is not complete yet.
+        let concludes = at_end && (work.once || self.concluded);
+        let unfinished = concludes && last != Some(&b'\n');
+        let grown = unfinished && read_at(file, &mut [0], end, u64::MAX)? > 0;
+        Ok((at_end && !grown, concludes && !grown))
+    }
+
     /// Whether what was read of it is still there.
     fn is_intact(&mut self, input: Input<'_>) -> io::Result<bool> {
-        let intact = self.seen.size >= self.offset
+        let intact = (self.seen.size >= self.offset || self.sizeless)
             && self.tail.is_before(input, self.offset)?
             && (!self.unsure || self.head.is_before(input, self.head.end())?);
         self.unsure = false;
