@@ -80,6 +80,7 @@ impl Gauge {
             refused: self.refused.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
+            reason: None,
             trouble: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             ended: self.ended.load(Ordering::Relaxed),
         }
@@ -100,6 +101,7 @@ impl StageCounts {
             refused: 0,
             skipped: 0,
             rejected: self.rejected.load(Ordering::Relaxed),
+            reason: self.reason.get().cloned(),
             trouble: None,
             ended: false,
         }

@@ -3,8 +3,8 @@
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
@@ -60,6 +60,8 @@ pub(crate) struct StageCounts {
     pub(crate) rows: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) rejected: AtomicU64,
+    /// Why the first of them was.
+    pub(crate) reason: OnceLock<String>,
     pub(crate) busy_ns: AtomicU64,
 }
 
@@ -301,6 +303,9 @@ impl Route {
         }
         if let Some(rejects) = rejects {
             node.counts.rejected.fetch_add(rejects.rows.num_rows() as u64, Ordering::Relaxed);
+            if let Some(reason) = rejects.reasons.first() {
+                node.counts.reason.get_or_init(|| reason.clone());
+            }
             node.spread_rejects(&batch, rejects, holder, &mut works)?;
         }
         node.counts.rows.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);

@@ -45,6 +45,8 @@ pub struct Reading {
     pub skipped: u64,
     /// Rows it could not work on; without a reader of its rejects they are gone.
     pub rejected: u64,
+    /// Why a transform could not work on the first of them.
+    pub reason: Option<String>,
     /// Why it waits before it tries again, where it does.
     pub trouble: Option<String>,
     /// Whether it has come to its end.

@@ -132,6 +132,7 @@ mod tests {
             refused: 0,
             skipped: 0,
             rejected: 0,
+            reason: None,
             trouble: None,
             ended: false,
         }

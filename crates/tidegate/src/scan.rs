@@ -2,13 +2,15 @@
 //! the SQL of `run`. It writes nothing but what it prints.
 //!
 //! **Lanes.** Each thread reads files of its own, one after the other, and works on their rows; the
-//! files are dealt out in turn, in the order of their paths. What is printed is in that order, too:
-//! a lane that is ahead waits, and with it what it reads.
+//! files are dealt out in turn, in the order of their paths, and standard input has a lane of its own.
+//! What is printed is in that order, too: a lane that is ahead waits, and with it what it reads.
 
-use std::io::{IsTerminal, Write};
+use std::collections::HashMap;
+use std::io::{BufWriter, IsTerminal, Write};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate::components::sources::file::{Unread, files};
 use tidegate::components::sources::stdin;
@@ -22,7 +24,7 @@ use self::print::{PrintSink, Printer};
 use self::query::{Columns, Query};
 use crate::failed::Failed;
 use crate::logging::{Logs, SCAN_LEVEL};
-use crate::screen::{Screen, Status};
+use crate::screen::{Screen, Status, printable};
 use crate::{progress, session};
 
 /// How many rows there are.
@@ -40,6 +42,9 @@ mod print;
 /// What is asked, as SQL.
 mod query;
 
+/// How long what was read may take to be printed after Ctrl-C: a reader may stand still.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// So many of the files that can't be read are named.
 const UNREAD_NAMED_MAX: usize = 20;
 
@@ -49,7 +54,8 @@ const UNREAD_NAMED_MAX: usize = 20;
 /// in the order of the files' paths. --where, --select and --by are SQL over the columns message,
 /// level, severity, timestamp, source and metadata. Nothing is kept: no position, no state.
 ///
-/// A file that can't be read fails the scan at its end; all others are read.
+/// A file that can't be read fails the scan at its end, and so does a line longer than 1 MiB, which
+/// is left out; all others are read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -57,16 +63,21 @@ pub(crate) struct Args {
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Which lines: a SQL condition, such as "message LIKE '%ERROR%'"
-    #[arg(long = "where", value_name = "SQL")]
+    #[arg(long = "where", value_name = "SQL", allow_hyphen_values = true)]
     condition: Option<String>,
     /// What to print of each: SQL expressions, such as "timestamp, upper(level) AS level"
-    #[arg(long, value_name = "SQL", conflicts_with_all = ["count", "by"])]
+    #[arg(
+        long,
+        value_name = "SQL",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["count", "by"]
+    )]
     select: Option<String>,
     /// Print only how many there are
     #[arg(long)]
     count: bool,
     /// Count each kind: a column, or a SQL expression
-    #[arg(long, value_name = "SQL")]
+    #[arg(long, value_name = "SQL", allow_hyphen_values = true)]
     by: Option<String>,
     /// How a line becomes a row. text: it is the message. auto: its time and level are found, and
     /// what a JSON line says. Default: auto where the SQL reads timestamp, level, severity or
@@ -76,14 +87,14 @@ pub(crate) struct Args {
     /// How rows are printed; default: text for one column, ndjson for several
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// How many files are read at once; default: as many as there are processors
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    /// How many files are read at once, 1 to 64; default: as many as there are processors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: Option<u8>,
     /// Stop after so many rows; with --by, show only so many groups
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroU64>,
-    /// Which files of a directory, by how their names end: log,txt; "*" for all. Default: log, out,
-    /// err, txt, jsonl, ndjson, rotated ones too (app.log.1)
+    /// Which files of a directory, by how their names end: log,txt; "*" for all, such as syslog.
+    /// Default: log, out, err, txt, jsonl, ndjson, rotated ones too (app.log.1)
     #[arg(long, value_name = "EXT", value_delimiter = ',')]
     ext: Vec<String>,
     /// Show no status
@@ -138,7 +149,7 @@ impl Args {
     /// On how many threads it runs.
     pub(crate) fn threads(&self) -> NonZeroUsize {
         let all = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        self.threads.unwrap_or_else(all)
+        self.threads.and_then(|threads| NonZeroUsize::new(threads.into())).unwrap_or_else(all)
     }
 }
 
@@ -157,19 +168,19 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let Files { inputs, mut problems } = find::find(&args.paths, &args.ext)?;
     let printing = !args.count && args.by.is_none();
     let lanes = lanes(&inputs, args.threads());
-    let query = Query::new(&args, printing && lanes.len() > 1);
+    let query = Query::new(&args, printing && lanes.len() > 1)?;
     let unread = Unread::default();
-    let Plan { builder, outcome } = plan(&args, &query, &inputs, lanes, &unread)?;
+    let Plan { builder, outcome } = plan(&args, &query, &inputs, &lanes, &unread)?;
     if inputs.is_empty() {
-        return unread_error(&problems);
+        return told(&problems, &[]);
     }
-    let pipeline = builder.build().map_err(|mistakes| {
+    let pipeline = builder.shutdown_timeout(STOP_TIMEOUT).build().map_err(|mistakes| {
         let mistake = mistakes.into_iter().next().map(|found| found.mistake);
         query.failed(mistake.unwrap_or_else(|| Mistake::new("it can't be planned")))
     })?;
     let signals = session::Signals::listen()?;
     let store = Store::forgetful().map_err(Failed::data)?;
-    let workers = args.threads().get().div_ceil(inputs.len().max(1));
+    let workers = args.threads().get().div_ceil(lanes.len());
     let workers = NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN);
     let options = RunOptions { once: true, workers, store: Some(store), ..RunOptions::default() };
     let running = pipeline.start(options).await.map_err(Failed::data)?;
@@ -178,21 +189,49 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         screen.show_status(Status::suiting(false));
     }
     let ended = session::watch(running, signals, &screen, None, progress::once).await?;
-    let summary = ended.outcome.map_err(|failure| Failed::data(failure.error))?;
-    outcome.print(&args, &query)?;
-    warn(&screen, &summary.snapshot);
-    if ended.stopped {
-        return Err(Failed::data("stopped before the end: the rest was not read"));
+    let mut failures = Vec::new();
+    let snapshot = match ended.outcome {
+        _ if ended.stopped => {
+            failures.push("stopped before the end: the rest was not read".to_owned());
+            None
+        }
+        Ok(summary) => Some(summary.snapshot),
+        Err(failure) => {
+            failures.push(failure.error.to_string());
+            None
+        }
+    };
+    match outcome.print(&args, &query) {
+        Err(Failed::Data(said)) => failures.push(said),
+        other => other?,
+    }
+    if let Some(now) = snapshot {
+        let refused: u64 = now.of(Role::Source).map(|source| source.refused).sum();
+        if refused > 0 {
+            let count = progress::count(refused);
+            failures.push(format!("lines longer than 1 MiB were left out: {count}"));
+        }
+        warn_of_rejects(&screen, &now);
     }
     problems.extend(unread.take());
     problems.sort_unstable();
-    unread_error(&problems)
+    told(&problems, &failures)
 }
 
-/// Which inputs each lane reads: dealt out in turn.
-fn lanes(inputs: &[Input], threads: NonZeroUsize) -> Vec<Vec<usize>> {
-    let count = threads.get().min(inputs.len());
-    (0..count).map(|lane| (lane..inputs.len()).step_by(count).collect()).collect()
+/// What one thread reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lane {
+    Stdin,
+    /// Files, by their place among all inputs, ascending.
+    Files(Vec<usize>),
+}
+
+/// Files are dealt out in turn; nothing else comes beside standard input.
+fn lanes(inputs: &[Input], threads: NonZeroUsize) -> Vec<Lane> {
+    let stdin = usize::from(inputs.first() == Some(&Input::Stdin));
+    let count = (threads.get() - stdin).max(1).min(inputs.len() - stdin);
+    let files = (0..count).map(|lane| (stdin + lane..inputs.len()).step_by(count).collect());
+    std::iter::repeat_n(Lane::Stdin, stdin).chain(files.map(Lane::Files)).collect()
 }
 
 struct Plan {
@@ -205,20 +244,31 @@ fn plan(
     args: &Args,
     query: &Query,
     inputs: &[Input],
-    lanes: Vec<Vec<usize>>,
+    lanes: &[Lane],
     unread: &Unread,
 ) -> Result<Plan, Failed> {
     let transform = query.transform()?;
     let columns = query.columns(transform.as_ref())?;
-    let codec = args.codec.unwrap_or(if columns.found { Codec::Auto } else { Codec::Text });
+    let codec = match (args.codec, columns.found) {
+        (Some(Codec::Text), Some(column)) => {
+            return Err(Failed::usage(format!(
+                "error: --codec: text finds no {column} in a line: write --codec auto, or leave it out"
+            )));
+        }
+        (Some(codec), _) => codec,
+        (None, Some(_)) => Codec::Auto,
+        (None, None) if columns.timed => Codec::Auto,
+        (None, None) => Codec::Text,
+    };
     let mut builder = Pipeline::builder();
     let mut ends = Vec::new();
-    for (lane, indices) in lanes.iter().enumerate() {
-        let mine = indices.iter().filter_map(|index| inputs.get(*index));
-        let (source_name, mut end) = (format!("lane-{lane}"), format!("lane-{lane}"));
-        builder = builder.source(&source_name, source(mine, codec, unread)?);
+    for (index, lane) in lanes.iter().enumerate() {
+        let source_name =
+            if *lane == Lane::Stdin { "stdin".into() } else { format!("files-{index}") };
+        builder = builder.source(&source_name, source(lane, inputs, codec, unread)?);
+        let mut end = source_name.clone();
         if let Some(transform) = &transform {
-            end = format!("query-{lane}");
+            end = format!("query-{index}");
             let transform: Box<dyn Transform> = Box::new(transform.clone());
             builder = builder.transform(&end, &[source_name.as_str()], transform);
         }
@@ -238,32 +288,53 @@ fn plan(
         return Ok(Plan { builder, outcome: Outcome::Count(counted) });
     }
     let format = format(args.format, &columns)?;
-    let labels = inputs.iter().map(Input::label);
-    let printer = Printer::new(stdout(format)?, labels, lanes.len(), args.limit);
-    for (lane, end) in all.iter().enumerate() {
-        let sink: Box<dyn Sink> = Box::new(PrintSink::new(&printer, lane));
-        builder = builder.sink(&format!("print-{lane}"), &[*end], SinkOptions::default(), sink);
+    let firsts = lanes.iter().map(|lane| lane.first());
+    let printer = Printer::new(stdout(format)?, firsts.collect(), args.limit);
+    for (index, (end, lane)) in all.iter().zip(lanes).enumerate() {
+        let labels = lane.labels(inputs);
+        let sink: Box<dyn Sink> = Box::new(PrintSink::new(&printer, index, labels));
+        builder = builder.sink(&format!("print-{index}"), &[*end], SinkOptions::default(), sink);
     }
     Ok(Plan { builder, outcome: Outcome::Printed })
 }
 
-fn source<'i>(
-    inputs: impl Iterator<Item = &'i Input>,
+impl Lane {
+    /// The place of its first input among all.
+    fn first(&self) -> usize {
+        match self {
+            Lane::Stdin => 0,
+            Lane::Files(files) => files.first().copied().unwrap_or(0),
+        }
+    }
+
+    /// What the column `source` says of its inputs, and their places among all.
+    fn labels(&self, inputs: &[Input]) -> HashMap<String, usize> {
+        let places: &[usize] = match self {
+            Lane::Stdin => &[0],
+            Lane::Files(files) => files,
+        };
+        let labelled = |place: &usize| Some((inputs.get(*place)?.label(), *place));
+        places.iter().filter_map(labelled).collect()
+    }
+}
+
+fn source(
+    lane: &Lane,
+    inputs: &[Input],
     codec: Codec,
     unread: &Unread,
 ) -> Result<Box<dyn Source>, Failed> {
-    let mut paths = Vec::new();
-    for input in inputs {
-        match input {
-            Input::File(path) => paths.push(path.clone()),
-            Input::Stdin => {
-                let text = format!("codec = {:?}", codec.name());
-                let settings = Settings::from_toml(&text).map_err(mistaken)?;
-                return (stdin::SPEC.build)(&settings).map_err(mistaken);
-            }
-        }
-    }
+    let Lane::Files(places) = lane else {
+        let text = format!("codec = {:?}", codec.name());
+        let settings = Settings::from_toml(&text).map_err(mistaken)?;
+        return (stdin::SPEC.build)(&settings).map_err(mistaken);
+    };
+    let path = |place: &usize| match inputs.get(*place) {
+        Some(Input::File(path)) => Some(path.clone()),
+        _ => None,
+    };
     let codec = Spanned::new(0..0, codec.name().to_owned());
+    let paths = places.iter().filter_map(path).collect();
     files(paths, Some(&codec), unread.clone()).map_err(mistaken)
 }
 
@@ -293,52 +364,53 @@ fn format(asked: Option<Format>, columns: &Columns) -> Result<Format, Failed> {
 
 impl Outcome {
     fn print(self, args: &Args, query: &Query) -> Result<(), Failed> {
-        let mut stdout = std::io::stdout().lock();
+        let stdout = std::io::stdout();
+        let terminal = stdout.is_terminal();
+        let mut out = BufWriter::new(stdout.lock());
         match self {
             Outcome::Printed => {}
             Outcome::Count(counted) if args.format == Some(Format::Ndjson) => {
-                writeln!(stdout, "{{\"count\":{}}}", counted.get())?;
+                writeln!(out, "{{\"count\":{}}}", counted.get())?;
             }
-            Outcome::Count(counted) => writeln!(stdout, "{}", counted.get())?,
+            Outcome::Count(counted) => writeln!(out, "{}", counted.get())?,
             Outcome::Groups(groups) => {
                 let table = groups.table(query.by(), args.limit);
                 match args.format {
-                    Some(Format::Ndjson) => {
-                        table.write_ndjson(query.by_is_number(), &mut stdout)?
-                    }
-                    _ => table.write_text(stdout.is_terminal(), &mut stdout)?,
+                    Some(Format::Ndjson) => table.write_ndjson(query.by_is_number(), &mut out)?,
+                    _ => table.write_text(terminal, &mut out)?,
                 }
             }
         }
-        Ok(stdout.flush()?)
+        Ok(out.flush()?)
     }
 }
 
-/// What was left out, so that nobody takes the answer for more than it is.
-fn warn(screen: &Screen, now: &Snapshot) {
-    let refused: u64 = now.of(Role::Source).map(|source| source.refused).sum();
+/// Rows that were left out, so that nobody takes the answer for more than it is.
+fn warn_of_rejects(screen: &Screen, now: &Snapshot) {
     let rejected: u64 = now.of(Role::Transform).map(|query| query.rejected).sum();
-    for (count, why) in [
-        (refused, "lines left out, as they are longer than 1 MiB"),
-        (rejected, "rows left out, as the SQL can't be worked out for them"),
-    ] {
-        if count > 0 {
-            screen.print(format!("warning: {why}: {}\n", progress::count(count)).as_bytes());
-        }
+    if rejected > 0 {
+        let count = progress::count(rejected);
+        let reason = now.of(Role::Transform).find_map(|query| query.reason.clone());
+        let reason = printable(&reason.unwrap_or_default());
+        let said = format!(
+            "warning: rows left out, as the SQL can't be worked out for them: {count}; the first: \
+             {reason}\n"
+        );
+        screen.print(said.as_bytes());
     }
 }
 
-fn unread_error(problems: &[(PathBuf, String)]) -> Result<(), Failed> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let named = problems.iter().take(UNREAD_NAMED_MAX);
-    let mut lines: Vec<String> =
-        named.map(|(path, why)| format!("can't read {}: {why}", path.display())).collect();
-    if let more @ 1.. = problems.len().saturating_sub(UNREAD_NAMED_MAX) {
+/// All that went wrong, last.
+fn told(unread: &[(PathBuf, String)], failures: &[String]) -> Result<(), Failed> {
+    let named = unread.iter().take(UNREAD_NAMED_MAX);
+    let mut lines: Vec<String> = named
+        .map(|(path, why)| format!("can't read {}: {why}", printable(&path.to_string_lossy())))
+        .collect();
+    if let more @ 1.. = unread.len().saturating_sub(UNREAD_NAMED_MAX) {
         lines.push(format!("can't read {more} more"));
     }
-    Err(Failed::data(lines.join("\nerror: ")))
+    lines.extend_from_slice(failures);
+    if lines.is_empty() { Ok(()) } else { Err(Failed::data(lines.join("\nerror: "))) }
 }
 
 #[cfg(test)]
@@ -348,19 +420,26 @@ mod tests {
     #[test]
     fn files_are_dealt_out_in_turn() {
         let inputs: Vec<_> = (0..5).map(|n| Input::File(format!("{n}").into())).collect();
-        let dealt = |threads| lanes(&inputs, NonZeroUsize::new(threads).unwrap());
-        assert_eq!(dealt(2), [vec![0, 2, 4], vec![1, 3]]);
-        assert_eq!(dealt(9).len(), 5);
-        assert!(lanes(&[], NonZeroUsize::MIN).is_empty());
+        let dealt = |inputs: &[Input], threads| lanes(inputs, NonZeroUsize::new(threads).unwrap());
+        let files = |places: &[usize]| Lane::Files(places.to_vec());
+        assert_eq!(dealt(&inputs, 2), [files(&[0, 2, 4]), files(&[1, 3])]);
+        assert_eq!(dealt(&inputs, 9).len(), 5);
+        assert!(dealt(&[], 1).is_empty());
+        let piped: Vec<_> = [Input::Stdin].into_iter().chain(inputs).collect();
+        assert_eq!(dealt(&piped, 1), [Lane::Stdin, files(&[1, 2, 3, 4, 5])]);
+        assert_eq!(dealt(&piped, 3), [Lane::Stdin, files(&[1, 3, 5]), files(&[2, 4])]);
+        assert_eq!(dealt(&piped[..1], 3), [Lane::Stdin]);
     }
 
     #[test]
     fn only_the_first_of_many_failures_are_named() {
-        assert!(unread_error(&[]).is_ok());
+        assert!(told(&[], &[]).is_ok());
         let problems: Vec<_> =
             (0..25).map(|n| (format!("{n:02}.log").into(), "no".to_owned())).collect();
-        let Err(Failed::Data(said)) = unread_error(&problems) else { panic!("it fails") };
+        let Err(Failed::Data(said)) = told(&problems, &["last".to_owned()]) else {
+            panic!("it fails")
+        };
         assert!(said.starts_with("can't read 00.log: no\nerror: can't read 01.log"), "{said}");
-        assert!(said.ends_with("19.log: no\nerror: can't read 5 more"), "{said}");
+        assert!(said.ends_with("19.log: no\nerror: can't read 5 more\nerror: last"), "{said}");
     }
 }

@@ -191,6 +191,27 @@ pub fn files(
     }))
 }
 
+/// What a pattern matches: see [`matching`].
+#[derive(Clone, Debug, Default)]
+pub struct Matching {
+    /// Files, in the order of their paths.
+    pub files: Vec<PathBuf>,
+    /// What can't be read, and why.
+    pub problems: Vec<(PathBuf, String)>,
+}
+
+/// Looks which files a pattern matches, as `include` has them.
+///
+/// # Errors
+///
+/// Why it is no pattern.
+pub fn matching(pattern: &str) -> Result<Matching, String> {
+    let wanted = Wanted::new(&[pattern.to_owned()], &[]).map_err(|unclear| unclear.reason)?;
+    let found = wanted.find();
+    let files = found.files.into_iter().map(|file| file.path).collect();
+    Ok(Matching { files, problems: found.problems })
+}
+
 fn wanted(config: &Config) -> Result<Wanted, Mistake> {
     let texts = |list: &[Spanned<String>]| list.iter().map(|text| text.get_ref().clone()).collect();
     let (include, exclude): (Vec<_>, Vec<_>) = (texts(&config.include), texts(&config.exclude));
@@ -330,6 +351,10 @@ impl Follow {
                 self.pause = self.pause.saturating_mul(2).min(self.rescan);
             }
             let Some(bytes) = self.reader.wants() else {
+                if self.reader.has_list() {
+                    (self, ()) = blocking(self, |follow| follow.reader.go_down_the_list()).await?;
+                    continue;
+                }
                 if self.once {
                     let Some(unread) = &self.unread else {
                         return self.reader.failure().map_or(Ok(None), Err);
@@ -345,7 +370,7 @@ impl Follow {
             if self.reader.is_at_hand() {
                 // Others have their turn, too: nothing here may ever be pending.
                 yield_now().await;
-                self.ready.extend(self.reader.turn_now(permit)?);
+                self.failed = self.reader.turns_now(permit, &mut self.ready).err();
             } else {
                 let read;
                 (self, read) =

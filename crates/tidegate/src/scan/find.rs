@@ -2,14 +2,17 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use tidegate::components::sources::file::{Matching, matching};
 use walkdir::{DirEntry, DirEntryExt, WalkDir};
 
 use crate::failed::Failed;
+use crate::screen::printable;
 
 /// How the names of logs end.
 const ENDS: [&str; 6] = ["log", "out", "err", "txt", "jsonl", "ndjson"];
@@ -50,16 +53,38 @@ pub(super) fn find(paths: &[PathBuf], ends: &[String]) -> Result<Files, Failed> 
              see tidegate scan --help",
         ));
     }
+    if ends.iter().any(|end| end.trim_matches([' ', '.']).is_empty()) {
+        return Err(Failed::usage(
+            "error: --ext: there is nothing in it: write how names end, such as log,txt, or \"*\"",
+        ));
+    }
     let mut search = Search { ends, stdin: paths.is_empty(), ..Search::default() };
     for path in paths {
         search.path(path)?;
     }
-    let Search { stdin, mut files, problems, .. } = search;
+    let Search { stdin, mut files, mut problems, .. } = search;
+    if let Some(output) = output() {
+        let is_output = |file: &Found| {
+            let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+            file.inode == output.1 && fs::metadata(&file.path).map(identity).ok() == Some(output)
+        };
+        for file in files.extract_if(.., |file| is_output(file)) {
+            problems.push((file.path, "what is printed goes there".to_owned()));
+        }
+    }
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     once(&mut files);
     let files = files.into_iter().map(|file| Input::File(file.path));
     let inputs = stdin.then_some(Input::Stdin).into_iter().chain(files).collect();
     Ok(Files { inputs, problems })
+}
+
+/// The device and number of the file that standard output goes to, if it is one: reading it would
+/// have no end.
+fn output() -> Option<(u64, u64)> {
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
+    let metadata = output.metadata().ok().filter(Metadata::is_file)?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Leaves each file once, under its first name. Only those whose number comes twice are looked at:
@@ -108,25 +133,20 @@ impl Search<'_> {
 
     fn pattern(&mut self, path: &Path) -> Result<(), Failed> {
         let unclear = |reason: &str| {
-            Failed::usage(format!("error: {} is no pattern: {reason}", path.display()))
+            let path = printable(&path.to_string_lossy());
+            Failed::usage(format!("error: {path} is no pattern: {reason}"))
         };
         let text = path.to_str().ok_or_else(|| unclear("it is not UTF-8"))?;
-        let matches = glob::glob(text).map_err(|error| unclear(error.msg))?;
-        let before = self.files.len() + self.problems.len();
-        for found in matches {
-            let looked = found.map_err(|error| (error.path().to_owned(), error.into()));
-            let looked = looked.and_then(|path| match fs::metadata(&path) {
-                Ok(metadata) => Ok((path, metadata)),
-                Err(error) => Err((path, error)),
-            });
-            match looked {
-                Ok((path, metadata)) if metadata.is_file() => self.found(&path, &metadata),
-                Ok(_) => {}
-                Err((path, error)) => self.problems.push((path, reason(&error))),
-            }
+        let Matching { files, mut problems } = matching(text).map_err(|reason| unclear(&reason))?;
+        if files.is_empty() && problems.is_empty() {
+            problems.push((path.to_owned(), "no file matches".to_owned()));
         }
-        if self.files.len() + self.problems.len() == before {
-            self.problems.push((path.to_owned(), "nothing matches".to_owned()));
+        self.problems.append(&mut problems);
+        for path in files {
+            match fs::metadata(&path) {
+                Ok(metadata) => self.found(&path, &metadata),
+                Err(error) => self.problems.push((path, reason(&error))),
+            }
         }
         Ok(())
     }
@@ -182,14 +202,16 @@ impl Search<'_> {
 
     fn is_wanted(&self, name: &OsStr) -> bool {
         let name = name.to_string_lossy();
-        let ends = |end: &str| {
-            let end = end.trim_start_matches('.');
-            let before = unrotated(&name).strip_suffix(end);
-            end == "*" || before.is_some_and(|before| before.ends_with('.'))
+        let ends = |name: &str, end: &str| {
+            name.strip_suffix(end).is_some_and(|before| before.ends_with('.'))
         };
+        let wanted = |end: &str| end == "*" || ends(&name, end) || ends(unrotated(&name), end);
         match self.ends {
-            [] => ENDS.iter().any(|end| ends(end)),
-            given => given.iter().any(|end| ends(end)),
+            [] => ENDS.iter().any(|end| wanted(end)),
+            // As people write them: log, .log or *.log.
+            given => given
+                .iter()
+                .any(|end| wanted(end.strip_prefix("*.").or(end.strip_prefix('.')).unwrap_or(end))),
         }
     }
 }
@@ -291,7 +313,7 @@ mod tests {
         assert_eq!((files.len(), problems.len()), (2, 0));
         let (files, problems) = found(folder.path(), &["*.none", "gone.log", "b.log"], &[]);
         assert_eq!(files, ["b.log"]);
-        assert_eq!(problems, ["*.none: nothing matches", "gone.log: there is no such file"]);
+        assert_eq!(problems, ["*.none: no file matches", "gone.log: there is no such file"]);
         assert!(find(&["***".into()], &[]).is_err());
     }
 

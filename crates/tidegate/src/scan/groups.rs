@@ -1,7 +1,8 @@
 //! `--by`: how many rows there are of each kind, as a table.
 //!
-//! **Memory.** Groups have at most [`GROUPS_BYTES_MAX`] bytes. Rows of further groups are counted as
-//! one, `(other)`, and the table says so: what it shows of the others is exact.
+//! **Memory.** Groups have at most [`GROUPS_BYTES_MAX`] bytes while rows are counted, and half as much
+//! again while they are put in order. Rows of further groups are counted as one, `(other)`, and the
+//! table says so: what it shows of the others is exact.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -17,12 +18,14 @@ use tidegate::model::{Commit, Delivered, Error, Result, Sink, SinkContext, Writt
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::progress;
+use crate::screen::printable;
 
-/// What all groups may have: 64 MiB, about a million groups of short names.
+/// What all groups may have: 64 MiB, half a million groups of short names.
 const GROUPS_BYTES_MAX: usize = 64 << 20;
 
-/// What a group has beside its name: its place in the table, and its count.
-const GROUP_BYTES: usize = 48;
+/// What a group has beside its name: a place in a table that may have twice as many, its count, and
+/// what the allocator needs.
+const GROUP_BYTES: usize = 96;
 
 /// On a terminal a name is cut to this share of the line, one in so many.
 const NAME_SHARE: usize = 2;
@@ -125,22 +128,21 @@ impl Table {
             None => count.to_string(),
         };
         let name_max = width.map_or(usize::MAX, |width| width / NAME_SHARE);
-        let other = (self.other > 0).then_some((Some("(other)".to_owned()), self.other));
-        let all = self.groups.iter().chain(&other);
-        let rows: Vec<(String, String, u64)> = all
-            .map(|(name, count)| {
-                let name = name.as_deref().map_or_else(|| "NULL".to_owned(), printable);
-                (number(*count), cut(&name, name_max), *count)
-            })
-            .collect();
+        let shown = |name: &Option<String>| {
+            cut(&name.as_deref().map_or_else(|| "NULL".to_owned(), printable), name_max)
+        };
+        // Twice through all, rather than a list of what is shown.
+        let other = (self.other > 0).then(|| (Some("(other)".to_owned()), self.other));
+        let all = || self.groups.iter().chain(&other);
+        let most = all().map(|(_, count)| *count).max().unwrap_or(0);
+        let counts_width = number(most).len().max("count".len());
+        let names_width =
+            width.map_or(0, |_| all().map(|g| shown(&g.0).width()).max().unwrap_or(0));
         let title = cut(&printable(&self.title), name_max);
-        let counts = rows.iter().map(|(number, ..)| number.len());
-        let counts_width = counts.chain(["count".len()]).max().unwrap_or(0);
         writeln!(out, "{:>counts_width$}  {title}", "count")?;
-        let names_width = rows.iter().map(|(_, name, _)| name.width()).max().unwrap_or(0);
-        let most = rows.iter().map(|(.., count)| *count).max().unwrap_or(0);
-        for (number, name, count) in &rows {
-            write!(out, "{number:>counts_width$}  {name}")?;
+        for (name, count) in all() {
+            let name = shown(name);
+            write!(out, "{:>counts_width$}  {name}", number(*count))?;
             if let Some(width) = width {
                 let room = width.saturating_sub(counts_width + names_width + 4);
                 let pad = names_width - name.width();
@@ -185,15 +187,6 @@ fn bar(count: u64, most: u64, room: usize) -> String {
     let part = if eighths == 0 && room > 0 { Some(0) } else { (eighths % 8).checked_sub(1) };
     bar.extend(part.and_then(|part| PARTS.get(part)));
     bar
-}
-
-/// Without what would break the line or talk to a terminal.
-fn printable(name: &str) -> String {
-    let shown = |letter: char| match letter.is_control() {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    };
-    name.chars().map(shown).collect()
 }
 
 fn cut(name: &str, columns: usize) -> String {

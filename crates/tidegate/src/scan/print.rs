@@ -9,7 +9,9 @@ use arrow_array::types::Int32Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
 use futures_core::future::BoxFuture;
-use tidegate::model::{Commit, Delivered, Error, Mistake, Result, Sink, SinkContext, Written};
+use tidegate::model::{
+    Commit, Delivered, Error, ErrorKind, Mistake, Result, Sink, SinkContext, Written,
+};
 use tokio::sync::{Mutex, watch};
 
 use super::query::FILE;
@@ -19,7 +21,6 @@ pub(super) struct Printer {
     output: Mutex<Output>,
     /// Which file each lane is at: it prints nothing of earlier ones any more.
     fronts: watch::Sender<Vec<usize>>,
-    files: HashMap<String, usize>,
 }
 
 struct Output {
@@ -30,19 +31,16 @@ struct Output {
 }
 
 impl Printer {
-    /// Through that sink, of files with these labels in their order, dealt out in turn to so many
-    /// lanes.
+    /// Through that sink, for lanes that begin with these files.
     pub(super) fn new(
         sink: Box<dyn Sink>,
-        labels: impl Iterator<Item = String>,
-        lanes: usize,
+        fronts: Vec<usize>,
         limit: Option<NonZeroU64>,
     ) -> Arc<Self> {
         let left = limit.and_then(|limit| usize::try_from(limit.get()).ok());
         let output = Output { sink, open: false, left: left.unwrap_or(usize::MAX) };
-        let files = labels.enumerate().map(|(index, label)| (label, index)).collect();
-        let (fronts, _) = watch::channel((0..lanes).collect());
-        Arc::new(Self { output: Mutex::new(output), fronts, files })
+        let (fronts, _) = watch::channel(fronts);
+        Arc::new(Self { output: Mutex::new(output), fronts })
     }
 
     /// Waits until all files before this one are printed.
@@ -71,11 +69,13 @@ impl Printer {
 pub(super) struct PrintSink {
     printer: Arc<Printer>,
     lane: usize,
+    /// The lane's files by what rows say of them; of two that say the same, the later one.
+    files: HashMap<String, usize>,
 }
 
 impl PrintSink {
-    pub(super) fn new(printer: &Arc<Printer>, lane: usize) -> Self {
-        Self { printer: Arc::clone(printer), lane }
+    pub(super) fn new(printer: &Arc<Printer>, lane: usize, files: HashMap<String, usize>) -> Self {
+        Self { printer: Arc::clone(printer), lane, files }
     }
 
     async fn print(&self, rows: &RecordBatch) -> Result<Written> {
@@ -83,7 +83,7 @@ impl PrintSink {
         if let Ok(index) = rows.schema().index_of(FILE) {
             // A batch is of one file.
             let file = label(rows.remove_column(index).as_ref());
-            if let Some(file) = file.and_then(|label| self.printer.files.get(&label)) {
+            if let Some(file) = file.and_then(|label| self.files.get(&label)) {
                 self.printer.turn(self.lane, *file).await;
             }
         }
@@ -91,13 +91,21 @@ impl PrintSink {
         let rows = rows.slice(0, rows.num_rows().min(output.left));
         let mut written = Written::default();
         if rows.num_rows() > 0 {
-            written = output.sink.write(&rows).await?;
+            written = output.sink.write(&rows).await.map_err(lasting)?;
             output.left -= rows.num_rows();
         }
         match output.left {
             0 => Err(Error::closed("--limit is reached")),
             _ => Ok(written),
         }
+    }
+}
+
+/// Nobody waits in a scan until there is room again.
+fn lasting(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Closed => error,
+        _ => Error::fatal("can't write to the standard output").because(error),
     }
 }
 

@@ -13,7 +13,10 @@ use crate::failed::Failed;
 pub(super) const FILE: &str = "_scanned_file";
 
 /// Columns that only the codec `auto` finds.
-const FOUND: [&str; 4] = ["timestamp", "severity", "level", "metadata"];
+const FOUND: [&str; 3] = ["severity", "level", "metadata"];
+
+/// What helps with a configuration only.
+const OF_CONFIGURATION: [&str; 5] = ["SELECT …", "transform", "codec =", "${", "inputs"];
 
 /// A query in the making.
 #[derive(Debug)]
@@ -37,13 +40,18 @@ struct Part {
 pub(super) struct Columns {
     /// How many columns are printed.
     pub(super) given: usize,
-    /// Whether it reads what has to be found in a line.
-    pub(super) found: bool,
+    /// What it reads that has to be found in a line, but for its time.
+    pub(super) found: Option<&'static str>,
+    /// Whether it reads the time, which is that of reading where it is not looked for.
+    pub(super) timed: bool,
 }
 
 impl Query {
     /// Of the options; `files` is whether rows must say which file they are from.
-    pub(super) fn new(args: &Args, files: bool) -> Self {
+    pub(super) fn new(args: &Args, files: bool) -> Result<Self, Failed> {
+        if args.select.as_ref().is_some_and(|select| select.contains(FILE)) {
+            return Err(Failed::usage(format!("error: --select: the name `{FILE}` is taken")));
+        }
         let mut query = Self { text: None, parts: Vec::new(), by: args.by.clone() };
         let mut text = "SELECT ".to_owned();
         match (&args.by, &args.select) {
@@ -66,7 +74,7 @@ impl Query {
             query.part(&mut text, "--where", condition);
         }
         let plain = query.parts.is_empty() && !files;
-        Self { text: (!plain).then_some(text), ..query }
+        Ok(Self { text: (!plain).then_some(text), ..query })
     }
 
     /// Adds an option; on lines of its own, so that a comment in it ends there.
@@ -85,14 +93,17 @@ impl Query {
 
     /// Which columns that transform reads and gives.
     pub(super) fn columns(&self, transform: Option<&SqlTransform>) -> Result<Columns, Failed> {
-        let Some(transform) = transform else { return Ok(Columns { given: 1, found: false }) };
+        let Some(transform) = transform else {
+            return Ok(Columns { given: 1, found: None, timed: false });
+        };
         let input = log_schema();
         let failed = |mistake| self.failed(mistake);
         let read = transform.columns(&input).map_err(failed)?;
         let schema = transform.plan(&input).map_err(failed)?.schema();
         let given = schema.fields().iter().filter(|field| field.name() != FILE).count();
-        let found = read.iter().any(|index| FOUND.contains(&input.field(*index).name().as_str()));
-        Ok(Columns { given, found })
+        let reads = |name: &str| read.iter().any(|index| input.field(*index).name() == name);
+        let found = FOUND.into_iter().find(|name| reads(name));
+        Ok(Columns { given, found, timed: reads("timestamp") })
     }
 
     /// What rows are grouped by, as it was written.
@@ -113,7 +124,9 @@ impl Query {
     /// A mistake, shown in the option that it is in.
     pub(super) fn failed(&self, mistake: Mistake) -> Failed {
         let message = mistake.message.strip_prefix("query: ").unwrap_or(&mistake.message);
-        let mut mistake = Mistake { message: message.to_owned(), ..mistake.clone() };
+        let here = |help: &String| !OF_CONFIGURATION.iter().any(|word| help.contains(word));
+        let help = mistake.help.clone().filter(here);
+        let mut mistake = Mistake { message: message.to_owned(), help, ..mistake.clone() };
         let within = mistake.span.as_ref().and_then(|span| {
             let ends = |part: &&Part| span.start <= part.start + part.text.len();
             self.parts.iter().filter(|part| part.start <= span.start).find(ends)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use tidegate_testkit::process::{Ended, Program};
@@ -136,8 +137,15 @@ fn standard_input_is_read_where_nothing_or_a_dash_is_named() {
         let ended = shell(&folder, script);
         assert_eq!((&*ended.stdout, &*ended.stderr), ("ERROR one\nERROR three\n", ""), "{script}");
     }
-    let ended = shell(&folder, "echo piped | $TIDEGATE scan a.log - --threads 2");
-    assert_eq!(ended.stdout, "piped\nERROR one\nINFO two\nERROR three\n");
+    folder.write("b.log", "four\n");
+    // Rows of a file of that name say the same of where they are from.
+    folder.write("stdin", "five\n");
+    for threads in 1..5 {
+        let script = format!("echo piped | $TIDEGATE scan a.log - b.log stdin --threads {threads}");
+        let expected = "piped\nERROR one\nINFO two\nERROR three\nfour\nfive\n";
+        assert_eq!(shell(&folder, &script).stdout, expected, "{threads} threads");
+        assert_eq!(shell(&folder, &format!("{script} --count")).stdout, "6\n");
+    }
     let ended = shell(&folder, "$TIDEGATE scan --count < /dev/null");
     assert_eq!((&*ended.stdout, &*ended.stderr), ("0\n", ""));
 }
@@ -158,7 +166,7 @@ fn what_can_not_be_read_is_told_at_the_end_and_the_rest_is_done() {
             "error: can't read ./circle.log: ",
             "error: can't read ./lost.log: there is no such file\n",
             "error: can't read gone.log: there is no such file\n",
-            "error: can't read none/**/*.log: nothing matches\n",
+            "error: can't read none/**/*.log: no file matches\n",
             "error: can't read old.log.gz: it is compressed, unpack it first\n",
             "error: can't read pipe: it is neither a file nor a directory",
         ] {
@@ -217,7 +225,7 @@ fn wrong_queries_are_shown_where_they_are_wrong_and_nothing_is_read() {
     folder.write("a.log", "x\n");
     for (arguments, words) in [
         (vec!["--where", "mesage = 'x'"], vec!["--where:1:1", "did you mean `message`?"]),
-        (vec!["--where", "message"], vec!["--where:1:1", "compare it with something"]),
+        (vec!["--where", "message"], vec!["--where:1:", "compare it with something"]),
         (vec!["--where", "message = 'x"], vec!["--where"]),
         (vec!["--where", "true", "--by", "lenght(message)"], vec!["--by:1:1", "`length`?"]),
         (vec!["--select", "message, nope"], vec!["--select:1:10", "no column `nope`"]),
@@ -226,6 +234,11 @@ fn wrong_queries_are_shown_where_they_are_wrong_and_nothing_is_read() {
         (vec!["--where", "CAST('x' AS INT) = 1"], vec!["--where"]),
         (vec!["--count", "--select", "message"], vec!["cannot be used with"]),
         (vec!["--threads", "0"], vec!["--threads"]),
+        (vec!["--threads", "1000000"], vec!["--threads", "1..=64"]),
+        (vec!["--where", "-1"], vec!["--where:1:", "compare it with something"]),
+        (vec!["--by", "level", "--codec", "text"], vec!["--codec: text finds no level"]),
+        (vec!["--select", "message AS _scanned_file"], vec!["--select: the name"]),
+        (vec!["--ext", ""], vec!["--ext: there is nothing in it"]),
         (vec!["--codec", "xml"], vec!["possible values: text, auto"]),
     ] {
         let (code, out, said) = scan(&folder, &[&["a.log"], &arguments[..]].concat());
@@ -241,12 +254,11 @@ fn rows_that_can_not_be_worked_out_and_lines_too_long_are_told() {
     let folder = Folder::new();
     folder.write("a.log", format!("1\n{}\ntwo\n3\n", "x".repeat(3 << 20)));
     let (code, out, said) = scan(&folder, &["a.log", "--where", "CAST(message AS INT) > 0"]);
-    assert_eq!((code, &*out), (Some(0), "1\n3\n"), "{said}");
-    assert!(said.contains("warning: lines left out, as they are longer than 1 MiB: 1\n"), "{said}");
-    assert!(
-        said.contains("warning: rows left out, as the SQL can't be worked out for them: 1\n"),
-        "{said}"
-    );
+    assert_eq!((code, &*out), (Some(1), "1\n3\n"), "{said}");
+    assert!(said.contains("error: lines longer than 1 MiB were left out: 1\n"), "{said}");
+    let rejects = "warning: rows left out, as the SQL can't be worked out for them: 1; the first: \
+                   where: cannot cast string 'two' to ";
+    assert!(said.contains(rejects), "{said}");
 }
 
 #[test]
@@ -257,4 +269,81 @@ fn nothing_is_left_behind() {
     let names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["a.log"]);
+}
+
+#[test]
+fn files_with_names_that_are_no_text_are_told_apart() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = Folder::new();
+    for (name, text) in [(&b"a\xfe.log"[..], "one\n"), (b"a\xff.log", "two\n")] {
+        fs::write(folder.path().join(OsStr::from_bytes(name)), text).unwrap();
+    }
+    for threads in ["1", "2"] {
+        assert_eq!(printed(&folder, &[".", "--threads", threads]), "one\ntwo\n");
+    }
+}
+
+#[test]
+fn files_that_are_not_as_big_as_they_say_are_read_to_their_end() {
+    let folder = Folder::new();
+    // What the system makes up while it is read has no size, or a page's.
+    let made_up = ["/proc/self/limits", "/proc/kallsyms", "/sys/kernel/mm/lru_gen/enabled"];
+    for path in made_up.iter().filter(|path| Path::new(path).exists()) {
+        let expected = shell(&folder, &format!("cat {path} | wc -l")).stdout;
+        assert_eq!(printed(&folder, &[path, "--count"]).trim(), expected.trim(), "{path}");
+    }
+    folder.write("empty.log", "");
+    assert_eq!(printed(&folder, &["empty.log", "--count"]), "0\n");
+}
+
+#[test]
+fn output_that_can_not_be_written_ends_it() {
+    let folder = Folder::new();
+    folder.write("a.log", "x\n".repeat(100_000));
+    for option in ["", "--count", "--by message"] {
+        let ended = shell(&folder, &format!("$TIDEGATE scan a.log nope.log {option} > /dev/full"));
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("error: can't read nope.log: there is no such file"));
+        assert!(ended.stderr.contains("write to the standard output"), "{ended:?}");
+    }
+    // It would have no end.
+    let ended = shell(&folder, "$TIDEGATE scan . >> a.log");
+    assert!(ended.stderr.contains("can't read ./a.log: what is printed goes there"), "{ended:?}");
+    assert_eq!(folder.read("a.log").lines().count(), 100_000);
+}
+
+#[test]
+fn patterns_and_ends_of_names_are_taken_as_people_write_them() {
+    let folder = Folder::new();
+    for name in ["a.log", "b.log.1", "c.txt", ".hidden.log", "syslog"] {
+        folder.write(name, format!("{name}\n"));
+    }
+    symlink(".", folder.path().join("one")).unwrap();
+    symlink(".", folder.path().join("two")).unwrap();
+    for (arguments, files) in [
+        (vec!["**/*.log"], vec!["a.log"]),
+        (vec!["**"], vec!["a.log", "b.log.1", "c.txt", "syslog"]),
+        (vec!["[a-b].*"], vec!["a.log", "b.log.1"]),
+        (vec![".", "--ext", "log.1"], vec!["b.log.1"]),
+        (vec![".", "--ext", "*.log,.txt"], vec!["a.log", "b.log.1", "c.txt"]),
+        (vec![".", "--ext", "*"], vec!["a.log", "b.log.1", "c.txt", "syslog"]),
+    ] {
+        let out = printed(&folder, &arguments);
+        assert!(out.lines().eq(files), "{arguments:?}: {out}");
+    }
+}
+
+#[test]
+fn it_can_be_stopped_while_nobody_reads_what_it_prints() {
+    let folder = Folder::new();
+    folder.write("a.log", "x\n".repeat(2_000_000));
+    folder.fifo("pipe");
+    // The reader opens the pipe and reads nothing.
+    let script = "sleep infinity < pipe & $TIDEGATE scan a.log > pipe & scan=$!; \
+                  until grep -q 'wchar: [1-9]' /proc/$scan/io; do :; done; \
+                  kill -INT $scan; wait $scan; echo $?; kill %1";
+    let ended = shell(&folder, script);
+    assert_eq!(ended.stdout.trim(), "1", "{ended:?}");
+    assert_eq!(ended.stderr.trim(), "error: stopped before the end: the rest was not read");
 }

@@ -99,15 +99,16 @@ impl Reader {
         order.into_iter().for_each(|id| self.enqueue(id));
         self.expected.set(self.tails.values().map(|tail| tail.stamp().size).sum());
         self.scanned = true;
-        self.go_down_the_list();
+    }
+
+    /// Whether files of the list are still to be opened.
+    pub(super) fn has_list(&self) -> bool {
+        !self.list.is_done()
     }
 
     /// Opens files of the list, as many as are read together next, and at most as many as may be
     /// open.
-    fn go_down_the_list(&mut self) {
-        if self.list.is_done() {
-            return;
-        }
+    pub(super) fn go_down_the_list(&mut self) {
         let wants = |id: &Id| self.tails.get(id).map_or(0, |tail| tail.wants(&self.work));
         let mut bytes: usize = self.queue.iter().map(wants).sum();
         while bytes < self.work.chunk_bytes && self.open.len() < self.files_open_max {
@@ -171,7 +172,6 @@ impl Reader {
         {
             given.extend(self.turn(part, true)?);
         }
-        self.go_down_the_list();
         Ok(())
     }
 
@@ -181,10 +181,20 @@ impl Reader {
         self.waits == 0 && tail.is_some_and(Tail::is_at_hand)
     }
 
-    /// The same for one file, of what the system has in memory. Where it has not, nothing is given,
-    /// and the next turns will wait for the disk.
-    pub(super) fn turn_now(&mut self, permit: Permit) -> Result<Option<SourceBatch>> {
-        self.turn(permit, false)
+    /// The same of what the system has in memory. Where it has not, nothing is given, and the next
+    /// turns will wait for the disk.
+    pub(super) fn turns_now(
+        &mut self,
+        mut permit: Permit,
+        given: &mut VecDeque<SourceBatch>,
+    ) -> Result<()> {
+        while self.is_at_hand()
+            && let Some(tail) = self.queue.front().and_then(|id| self.tails.get(id))
+            && let Some(part) = permit.split(tail.wants(&self.work))
+        {
+            given.extend(self.turn(part, false)?);
+        }
+        Ok(())
     }
 
     fn turn(&mut self, permit: Permit, wait: bool) -> Result<Option<SourceBatch>> {
