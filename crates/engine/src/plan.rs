@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) sources: Vec<SchemaRef>,
     /// What each source's rows must have, of which every consumer says so.
     pub(crate) required: Vec<Option<Literals>>,
+    /// How severe each source's rows must be, of which every consumer says so.
+    pub(crate) severity_min: Vec<Option<u8>>,
     /// What each transform gets.
     pub(crate) transforms: Vec<SchemaRef>,
     /// What each sink gets.
@@ -61,37 +63,64 @@ pub(crate) fn plan(builder: &Builder) -> Result<Plan, Vec<GraphMistake>> {
     let (sources, transforms, sinks): (_, Vec<SchemaRef>, _) =
         (sources.collect(), transforms.collect(), sinks.collect());
     let all = 0..builder.sources.len();
-    let required = all.map(|index| required(builder, &wiring, &transforms, index)).collect();
-    Ok(Plan { offsets, sources, required, transforms, sinks, wiring })
+    let (required, severity_min) = all
+        .map(|source| {
+            let Some(readers) = only_transforms(&wiring, source) else { return (None, None) };
+            let required = required(builder, &transforms, source, &readers);
+            (required, severity_min(builder, &transforms, source, &readers))
+        })
+        .unzip();
+    Ok(Plan { offsets, sources, required, severity_min, transforms, sinks, wiring })
 }
 
-/// What rows of a source must have. Nothing where a sink or whoever reads rejects takes them all.
-fn required(
-    builder: &Builder,
-    wiring: &Wiring,
-    inputs: &[SchemaRef],
-    source: usize,
-) -> Option<Literals> {
-    let column = builder.sources[source].source.searched()?;
-    let port = Port::Source(source);
-    if wiring.sinks.iter().any(|ports| ports.contains(&port)) {
+/// The transforms that read a source; `None` where a sink reads it as well, or someone the rejects
+/// of one of them, and takes all rows.
+fn only_transforms(wiring: &Wiring, source: usize) -> Option<Vec<usize>> {
+    let is_read = |port: Port, by: &[Vec<Port>]| by.iter().any(|ports| ports.contains(&port));
+    let source = Port::Source(source);
+    if is_read(source, &wiring.sinks) {
         return None;
     }
+    let all = wiring.transforms.iter().enumerate();
+    let readers: Vec<_> =
+        all.filter(|(_, ports)| ports.contains(&source)).map(|(index, _)| index).collect();
+    let rejects = |index: &usize| {
+        let port = Port::Rejects(*index);
+        is_read(port, &wiring.transforms) || is_read(port, &wiring.sinks)
+    };
+    (!readers.iter().any(rejects)).then_some(readers)
+}
+
+/// What rows of a source must have for one of these transforms.
+fn required(
+    builder: &Builder,
+    inputs: &[SchemaRef],
+    source: usize,
+    readers: &[usize],
+) -> Option<Literals> {
+    let column = builder.sources[source].source.searched()?;
     let mut literals = BTreeSet::new();
-    for (index, ports) in wiring.transforms.iter().enumerate() {
-        if !ports.contains(&port) {
-            continue;
-        }
-        let rejects = Port::Rejects(index);
-        let mut readers = wiring.transforms.iter().chain(&wiring.sinks);
-        if readers.any(|ports| ports.contains(&rejects)) {
-            return None;
-        }
-        literals.extend(builder.transforms[index].transform.required(&inputs[index], column)?);
+    for index in readers {
+        let transform = &builder.transforms[*index].transform;
+        literals.extend(transform.required(&inputs[*index], column)?);
     }
     let whole = literals.iter().all(|literal| !literal.is_empty());
     (whole && literals.len() <= LITERALS_MAX)
         .then(|| literals.into_iter().map(String::into_boxed_str).collect())
+}
+
+/// How severe rows of a source must be for one of these transforms. Without any, no row is of use.
+fn severity_min(
+    builder: &Builder,
+    inputs: &[SchemaRef],
+    source: usize,
+    readers: &[usize],
+) -> Option<u8> {
+    builder.sources[source].source.severity_searched().then_some(())?;
+    readers.iter().try_fold(u8::MAX, |least, index| {
+        let min = builder.transforms[*index].transform.severity_min(&inputs[*index])?;
+        Some(least.min(min))
+    })
 }
 
 /// The named columns of a schema, in its order, and the hidden one where rows carry offsets.

@@ -193,10 +193,14 @@ impl Starter {
 
     async fn source_tasks(&mut self, paths: Vec<Path>, stop: &Stop) -> Result<Vec<SourceTask>> {
         let nodes = std::mem::take(&mut self.pipeline.builder.sources);
-        let columns = std::mem::take(&mut self.pipeline.plan.sources);
-        let given = columns.into_iter().zip(std::mem::take(&mut self.pipeline.plan.required));
+        let plan = &mut self.pipeline.plan;
+        let columns = std::mem::take(&mut plan.sources).into_iter();
+        let wanted = std::mem::take(&mut plan.required).into_iter();
+        let given = columns.zip(wanted.zip(std::mem::take(&mut plan.severity_min)));
         let mut tasks = Vec::new();
-        for ((node, (columns, required)), path) in nodes.into_iter().zip(given).zip(paths) {
+        for ((node, (columns, (required, severity_min))), path) in
+            nodes.into_iter().zip(given).zip(paths)
+        {
             let name = Arc::clone(&node.name);
             let positions = match node.source.replayable() {
                 true => self.store.run(move |store| store.positions(&name)).await?,
@@ -208,6 +212,7 @@ impl Starter {
                 holder: Arc::clone(&path.holder),
                 columns,
                 required,
+                severity_min,
                 offsets: self.pipeline.plan.offsets,
                 once: self.options.once,
                 batch_bytes_max: BATCH_BYTES_MAX,

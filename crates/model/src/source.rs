@@ -40,6 +40,12 @@ pub trait Source: Send {
         None
     }
 
+    /// Whether it can tell, before it makes rows, which can't be as severe as is asked: then it may be
+    /// told [how severe](SourceContext::severity_min) rows must be.
+    fn severity_searched(&self) -> bool {
+        false
+    }
+
     /// Begins to read. Called again after [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected).
     ///
     /// # Errors
@@ -64,6 +70,11 @@ pub struct SourceContext {
     /// [searches](Source::searched): nobody makes anything of a row that has none of them, and the
     /// source may skip and [count](SourceBatch::skipped) it. `None` where every row is wanted.
     pub required: Option<Arc<[Box<str>]>>,
+    /// The least number that a row must have in the column `severity`, where the source
+    /// [can tell](Source::severity_searched): nobody makes anything of a row that has less, or none,
+    /// and the source may skip and count it, as it may by [`required`](Self::required). A row must
+    /// pass both. `None` where every row is wanted.
+    pub severity_min: Option<u8>,
     /// Whether rows must say where they are, in the column [`OFFSET`](crate::OFFSET).
     pub offsets: bool,
     /// Stop at the end of what there is, rather than wait for more.

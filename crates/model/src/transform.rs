@@ -44,6 +44,15 @@ pub trait Transform: Send + Sync {
         None
     }
 
+    /// The least number in the column `severity` of which a row is of any use: of rows with less,
+    /// or with none, it makes nothing, not even rejects, so that a source may skip them unseen.
+    /// `None` where a row can be of use whatever its severity.
+    ///
+    /// The stage must not rely on it: such rows come as well.
+    fn severity_min(&self, _input: &SchemaRef) -> Option<u8> {
+        None
+    }
+
     /// On how many workers it may run at a time; `None` for as many as there are. Transforms that
     /// follow each other run as one, on as many as each of them allows.
     fn workers(&self) -> Option<NonZeroUsize> {

@@ -56,6 +56,9 @@ mod plan;
 /// What the text of a row must have to be of use to it.
 mod required;
 
+/// How severe it must be.
+mod severe;
+
 /// A plan at work on some rows.
 mod evaluate;
 

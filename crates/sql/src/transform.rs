@@ -8,11 +8,11 @@ use arrow_schema::SchemaRef;
 use serde::Deserialize;
 use tidegate_model::{Mistake, Settings, Spanned, Stage, Transform, TransformSpec};
 
-use crate::plan;
+use crate::plan::{self, Plan};
 use crate::query::Query;
 use crate::refusal::{QueryText, Refusal};
-use crate::required;
 use crate::stage::SqlStage;
+use crate::{required, severe};
 
 /// The transform `sql`.
 pub const SPEC: TransformSpec = TransformSpec {
@@ -71,6 +71,16 @@ impl SqlTransform {
         let query = query.map_err(|refusal| text.mistake(refusal))?;
         Ok(Self { text, query, workers: None })
     }
+
+    /// What the plan for such rows asks of them, if anything. What can't be planned is said when it
+    /// is planned.
+    fn asks<T: Send>(
+        &self,
+        input: &SchemaRef,
+        of: impl FnOnce(&Plan) -> Option<T> + Send,
+    ) -> Option<T> {
+        with_stack(|| Ok(of(&plan::plan(&self.query, input)?))).ok().flatten()
+    }
 }
 
 fn workers_of(workers: Spanned<i64>) -> Result<NonZeroUsize, Mistake> {
@@ -107,10 +117,11 @@ impl Transform for SqlTransform {
     }
 
     fn required(&self, input: &SchemaRef, column: &str) -> Option<BTreeSet<String>> {
-        // What can't be planned is said when it is planned.
-        let required =
-            with_stack(|| Ok(required::required(&plan::plan(&self.query, input)?, input, column)));
-        required.ok().flatten()
+        self.asks(input, |plan| required::required(plan, input, column))
+    }
+
+    fn severity_min(&self, input: &SchemaRef) -> Option<u8> {
+        self.asks(input, |plan| severe::severity_min(plan, input))
     }
 
     fn workers(&self) -> Option<NonZeroUsize> {

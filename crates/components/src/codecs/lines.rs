@@ -48,9 +48,9 @@ pub struct Line {
 /// A line of more bytes than are allowed is passed over, however long it is, without being held:
 /// what was seen of it is consumed, and the cutter remembers where it began.
 ///
-/// With a [prefilter](Piece::prefilter) most lines that have none of its texts are skipped; one that
-/// has is never. A line that is too long is skipped as well, where all of it is within a chunk and
-/// has none.
+/// With a [prefilter](Piece::prefilter) most lines that nobody wants are skipped; one that may be
+/// wanted is never. A line that is too long is skipped as well, where all of it is within a chunk
+/// and nobody wants it.
 #[derive(Clone, Debug)]
 pub struct Cutter {
     line_bytes_max: usize,

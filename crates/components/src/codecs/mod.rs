@@ -25,7 +25,9 @@ pub mod encode;
 pub(crate) mod values;
 
 pub(crate) use damage::Damage;
-pub use decode::{Chunk, Codec, DECODERS, Decoded, Decoder, Label, Places, Shape, decoder_named};
+pub use decode::{
+    Chunk, Codec, DECODERS, Decoded, Decoder, Label, Places, Severe, Shape, decoder_named,
+};
 pub(crate) use lines::too_large;
 pub use lines::{Cut, Cutter, Line, Piece, TooLong, line_bytes_max};
 pub use prefilter::Prefilter;

@@ -1,28 +1,49 @@
-//! Which lines are worth being looked at: those that have one of the texts that a row must have.
-//! The raw chunk is searched for them, before it is cut into lines.
+//! Which lines are worth being looked at: those that have one of the texts that a row must have, or
+//! what makes a row as severe as it must be. The raw chunk is searched for them, before it is cut
+//! into lines.
 
 use std::fmt;
 use std::ops::Range;
 
 use regex_automata::util::prefilter::Prefilter as Search;
 use regex_automata::{MatchKind, Span};
+use tidegate_model::SourceContext;
+
+use super::{Codec, Severe};
 
 /// What a decoder puts in place of what is no UTF-8.
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
-/// The texts of which a line must have one.
+/// What a line must have for its row to be of use to anyone.
 #[derive(Clone)]
 pub struct Prefilter {
-    /// `None` where there are no texts, so that no line has one.
-    search: Option<Search>,
+    wanted: Wanted,
+}
+
+#[derive(Clone)]
+enum Wanted {
+    /// No line is.
+    Nothing,
+    /// One of some texts.
+    Text(Search),
+    /// A severity of at least that.
+    Severe(Severe),
 }
 
 impl Prefilter {
+    /// Of what a source is told. `None` where each line may become a row that is wanted.
+    pub(crate) fn wanted(context: &SourceContext, codec: &Codec) -> Option<Self> {
+        let required = context.required.as_deref();
+        // A row must be both; looking for one is enough, and texts are found quicker.
+        let texts = required.and_then(|texts| Self::new(texts, codec.escapes));
+        texts.or_else(|| Self::severe(context.severity_min?, codec))
+    }
+
     /// Of the texts that a row must have, and what a line has whose text is not written in it as it
-    /// is (see [`Codec`](super::Codec)). `None` where each line may become such a row.
+    /// is (see [`Codec`]). `None` where each line may become such a row.
     pub fn new(required: &[Box<str>], escapes: &[&str]) -> Option<Self> {
         if required.is_empty() {
-            return Some(Self { search: None });
+            return Some(Self { wanted: Wanted::Nothing });
         }
         if required.iter().any(|text| text.is_empty() || text.contains(REPLACEMENT)) {
             return None;
@@ -30,12 +51,22 @@ impl Prefilter {
         let texts: Vec<&str> =
             required.iter().map(|text| &**text).chain(escapes.to_vec()).collect();
         let search = Search::new(MatchKind::LeftmostFirst, &texts)?;
-        Some(Self { search: Some(search) })
+        Some(Self { wanted: Wanted::Text(search) })
     }
 
-    /// Where in the range the first of the texts begins.
+    /// Of the least severity that a row must have. `None` where it can't be looked for, or is no gain.
+    pub fn severe(min: u8, codec: &Codec) -> Option<Self> {
+        Some(Self { wanted: Wanted::Severe(codec.severe?(min)?) })
+    }
+
+    /// Where in the range, which is of whole lines, the first one is that may be wanted: one of its
+    /// bytes.
     pub(super) fn find(&self, bytes: &[u8], range: Range<usize>) -> Option<usize> {
-        Some(self.search.as_ref()?.find(bytes, Span::from(range))?.start)
+        match &self.wanted {
+            Wanted::Nothing => None,
+            Wanted::Text(search) => Some(search.find(bytes, Span::from(range))?.start),
+            Wanted::Severe(severe) => severe.find(bytes, range),
+        }
     }
 }
 

@@ -19,9 +19,9 @@
 //! what had not been read of it is lost, and told. It is best to include rotated names too
 //! (`app.log*`): then even a file that is rotated twice between two looks is found.
 //!
-//! **Skipping.** Where every reader of `message` wants rows with certain texts, chunks are searched
-//! for these before they are cut into lines; lines without any are passed over and counted, and
-//! positions move on.
+//! **Skipping.** Where every reader wants rows with certain texts in `message`, or with the codec
+//! `auto` rows of some `severity` and above, chunks are searched for these before they are cut into
+//! lines; lines that can't be such rows are passed over and counted, and positions move on.
 //!
 //! **Memory.** At most one chunk is being read, 1 MiB or the longest line; files of which several
 //! fit a chunk are read together, and each gives its own batch. What is read is charged
@@ -266,6 +266,10 @@ impl Source for FileSource {
         Some("message")
     }
 
+    fn severity_searched(&self) -> bool {
+        self.codec.severe.is_some()
+    }
+
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
         let opened = self.follow(context);
         Box::pin(async move { Ok(stream::try_unfold(opened?, Follow::next).boxed()) })
@@ -275,9 +279,8 @@ impl Source for FileSource {
 impl FileSource {
     fn follow(&self, context: SourceContext) -> Result<Follow> {
         let known = context.positions.iter().map(Progress::try_from);
+        let prefilter = Prefilter::wanted(&context, &self.codec);
         let shape = Shape::new(context.columns, Arc::clone(&context.holder));
-        let required = context.required.as_deref();
-        let prefilter = required.and_then(|texts| Prefilter::new(texts, self.codec.escapes));
         let chunk_bytes = CHUNK_BYTES.min(context.batch_bytes_max).min(context.holder.largest());
         let plan = Plan {
             wanted: self.wanted.clone(),

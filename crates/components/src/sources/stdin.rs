@@ -92,6 +92,10 @@ impl Source for StdinSource {
         Some("message")
     }
 
+    fn severity_searched(&self) -> bool {
+        self.codec.severe.is_some()
+    }
+
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
         Box::pin(async {
             let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?;
@@ -127,13 +131,13 @@ struct Lines {
 
 impl Lines {
     fn new(input: File, source: &StdinSource, context: SourceContext) -> Self {
+        let prefilter = Prefilter::wanted(&context, &source.codec);
         let shape = Shape::new(context.columns, Arc::clone(&context.holder));
-        let required = context.required.as_deref();
         Self {
             input,
             pool: Pool::default(),
             decoder: (source.codec.decoder)(shape),
-            prefilter: required.and_then(|texts| Prefilter::new(texts, source.codec.escapes)),
+            prefilter,
             cutter: Cutter::new(source.line_bytes_max),
             lines: Vec::new(),
             rows_max: context.batch_rows_max.max(1),
@@ -296,6 +300,7 @@ mod tests {
             holder: Arc::new(budget.holder(source.bytes_min()).unwrap()),
             columns: Arc::new(log_schema().project(&[4]).unwrap()),
             required,
+            severity_min: None,
             offsets: false,
             once: false,
             batch_bytes_max: 1 << 20,

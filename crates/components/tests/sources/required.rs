@@ -35,6 +35,34 @@ async fn lines_that_nobody_wants_are_passed_over_and_counted() {
 }
 
 #[tokio::test]
+async fn lines_that_can_not_be_severe_are_passed_over_where_the_codec_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.log");
+    let text = "2015-10-18 18:01:47 INFO an error\n2015-10-18 18:01:47 ERROR x\nterror\n\n\
+        {\"level\":30}\r\n{\"level\":50}\r\nE0314 15:04:05 x\n[warn] x\nlast ERR";
+    fs::write(&path, text).unwrap();
+    for (codec, severity_min, offsets, skipped) in [
+        ("auto", Some(17), &[0, 34, 84, 98, 124][..], 4),
+        ("auto", Some(13), &[0, 34, 84, 98, 115, 124], 3),
+        ("auto", Some(21), &[], 9),
+        ("auto", Some(9), &[0, 34, 62, 69, 70, 84, 98, 115, 124], 0),
+        ("text", Some(17), &[0, 34, 62, 69, 70, 84, 98, 115, 124], 0),
+    ] {
+        let settings = format!("{}codec = {codec:?}\n", include(&path));
+        let mut probe = Probe { severity_min, ..Probe::once("file", settings) };
+        probe.drain().await.unwrap();
+        let found: Vec<_> = probe.rows.iter().map(|row| row.offset).collect();
+        assert_eq!((&*found, probe.skipped), (offsets, skipped), "{codec}, {severity_min:?}");
+    }
+    // Texts come first: a row must have both.
+    let settings = format!("{}codec = \"auto\"\n", include(&path));
+    let probe = Probe::once("file", settings).searching(&["last"]);
+    let mut probe = Probe { severity_min: Some(17), ..probe };
+    probe.drain().await.unwrap();
+    assert_eq!((probe.messages(), probe.skipped), (vec!["last ERR".to_owned()], 8));
+}
+
+#[tokio::test]
 async fn where_nobody_wants_any_row_positions_move_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.log");

@@ -26,6 +26,8 @@ pub(crate) struct Probe {
     pub(crate) columns: SchemaRef,
     /// What rows must have one of.
     pub(crate) required: Option<Arc<[Box<str>]>>,
+    /// How severe rows must be.
+    pub(crate) severity_min: Option<u8>,
     pub(crate) expected: Expected,
     /// Where it would go on, as an engine has it that commits all that was given.
     pub(crate) positions: BTreeMap<String, Position>,
@@ -71,6 +73,7 @@ impl Probe {
             refused: 0,
             skipped: 0,
             required: None,
+            severity_min: None,
         }
     }
 
@@ -96,6 +99,7 @@ impl Probe {
             holder: Arc::new(holder),
             columns: Arc::clone(&self.columns),
             required: self.required.clone(),
+            severity_min: self.severity_min,
             offsets: self.columns.column_with_name(OFFSET).is_some(),
             once: self.once,
             batch_bytes_max: self.bytes_max,

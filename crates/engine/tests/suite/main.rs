@@ -7,4 +7,5 @@ mod columns;
 mod graphs;
 mod lifecycle;
 mod parts;
+mod required;
 mod sim;

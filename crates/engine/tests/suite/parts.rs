@@ -1,6 +1,7 @@
 //! Small components for tests: a source of numbered rows, a sink that does as it is told. What they
 //! wait for is virtual: those who use them run with `start_paused`.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +29,8 @@ pub(crate) struct Numbers {
     pub(crate) batches: u64,
     pub(crate) rows: u64,
     pub(crate) pace: Duration,
+    /// Whether it can look for texts and for severe rows.
+    pub(crate) searched: bool,
     /// What it was told when it opened.
     pub(crate) opened: Arc<Mutex<Option<SourceContext>>>,
 }
@@ -35,7 +38,14 @@ pub(crate) struct Numbers {
 impl Numbers {
     pub(crate) fn new(batches: u64, rows: u64) -> Self {
         let schema = columns(&["a", "b", "c"]);
-        Self { schema, batches, rows, pace: Duration::ZERO, opened: Arc::default() }
+        Self {
+            schema,
+            batches,
+            rows,
+            pace: Duration::ZERO,
+            searched: false,
+            opened: Arc::default(),
+        }
     }
 }
 
@@ -50,6 +60,14 @@ impl Source for Numbers {
 
     fn bytes_min(&self) -> usize {
         4_096
+    }
+
+    fn searched(&self) -> Option<&'static str> {
+        self.searched.then_some("a")
+    }
+
+    fn severity_searched(&self) -> bool {
+        self.searched
     }
 
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
@@ -160,6 +178,9 @@ pub(crate) struct Picks {
     pub(crate) gives: Option<&'static str>,
     pub(crate) panics: bool,
     pub(crate) workers: Option<NonZeroUsize>,
+    /// What it says that rows must have.
+    pub(crate) texts: Option<BTreeSet<String>>,
+    pub(crate) severity_min: Option<u8>,
     /// How many of it were made for workers.
     pub(crate) forks: Arc<AtomicUsize>,
 }
@@ -167,8 +188,9 @@ pub(crate) struct Picks {
 impl Picks {
     /// One that passes everything through.
     pub(crate) fn nothing() -> Self {
-        let forks = Arc::default();
-        Self { reads: vec![0], gives: None, panics: false, workers: None, forks }
+        let (texts, severity_min, forks) = Default::default();
+        let (reads, gives, panics, workers) = (vec![0], None, false, None);
+        Self { reads, gives, panics, workers, texts, severity_min, forks }
     }
 }
 
@@ -183,6 +205,15 @@ impl Transform for Picks {
 
     fn passes_through(&self) -> bool {
         self.gives.is_none()
+    }
+
+    fn required(&self, input: &SchemaRef, column: &str) -> Option<BTreeSet<String>> {
+        assert!(input.column_with_name(column).is_some());
+        self.texts.clone()
+    }
+
+    fn severity_min(&self, _: &SchemaRef) -> Option<u8> {
+        self.severity_min
     }
 
     fn plan(&self, input: &SchemaRef) -> Result<Box<dyn Stage>, Mistake> {

@@ -1,9 +1,11 @@
-//! Rows without any of the literals that a query requires are of no use to it.
+//! Rows without any of the literals that a query requires are of no use to it, nor are those that
+//! are less severe than it asks.
 
 use std::collections::BTreeSet;
 
 use arrow_array::BooleanArray;
 use arrow_array::cast::AsArray;
+use arrow_array::types::UInt8Type;
 use arrow_select::filter::filter_record_batch;
 use proptest::collection::vec;
 use proptest::option;
@@ -176,12 +178,16 @@ type Planned = (Box<dyn Stage>, Option<Literals>);
 /// The query's stage and what it requires of a column; `None` where it is refused, as it is where a
 /// part without columns fails.
 fn planned(conditions: &str, input: &SchemaRef, column: &str) -> Option<Planned> {
+    let transform = transform(conditions)?;
+    let required = transform.required(input, column);
+    Some((transform.plan(input).ok()?, required))
+}
+
+fn transform(conditions: &str) -> Option<SqlTransform> {
     let query = format!("SELECT message, 10 / severity AS d FROM input WHERE {conditions}");
     let query = query.chars().map(|c| format!("\\U{:08X}", c as u32)).collect::<String>();
     let toml = format!("query = \"{query}\"");
-    let transform = SqlTransform::from_settings(&Settings::from_toml(&toml).unwrap()).ok()?;
-    let required = transform.required(input, column);
-    Some((transform.plan(input).ok()?, required))
+    SqlTransform::from_settings(&Settings::from_toml(&toml).unwrap()).ok()
 }
 
 /// The rows whose text in this column has one of the literals.
@@ -191,6 +197,43 @@ fn with_any(rows: &RecordBatch, column: &str, literals: &Literals) -> RecordBatc
     let has = |text: &str| literals.iter().any(|literal| text.contains(&**literal));
     let mask: BooleanArray = texts.as_string_view().iter().map(|text| text.map(has)).collect();
     filter_record_batch(rows, &mask).unwrap()
+}
+
+/// The rows that are this severe.
+fn severe(rows: &RecordBatch, min: u8) -> RecordBatch {
+    let severities = rows.column_by_name("severity").unwrap().as_primitive::<UInt8Type>();
+    let mask: BooleanArray =
+        severities.iter().map(|severity| Some(severity >= Some(min))).collect();
+    filter_record_batch(rows, &mask).unwrap()
+}
+
+/// Conditions on the severity among others.
+fn severities() -> BoxedStrategy<String> {
+    let op = || prop::sample::select(vec!["=", "<>", "<", "<=", ">", ">=", ">=", ">="]);
+    let number =
+        || prop_oneof![12 => (0_u8..5).prop_map(|n| n.to_string()), 1 => Just("NULL".to_owned())];
+    let not = prop::sample::select(vec!["", "", "", "NOT "]);
+    let column = prop::sample::select(vec!["severity", "severity", "severity", "severity + 1"]);
+    let one = prop_oneof![
+        4 => (column, op(), number()).prop_map(|(c, op, n)| format!("{c} {op} {n}")),
+        2 => (number(), op()).prop_map(|(n, op)| format!("{n} {op} severity")),
+        2 => (not, vec(number(), 1..6))
+            .prop_map(|(not, list)| format!("severity {not}IN ({})", list.join(", "))),
+        1 => (number(), number()).prop_map(|(a, b)| format!("severity BETWEEN {a} AND {b}")),
+        1 => Just("severity IS NULL".to_owned()),
+        1 => Just("10 / severity > 3".to_owned()),
+        1 => leaf(),
+    ];
+    let nested = one.prop_recursive(3, 10, 3, |inner| {
+        let two = || (inner.clone(), inner.clone());
+        prop_oneof![
+            4 => two().prop_map(|(l, r)| format!("({l} AND {r})")),
+            4 => two().prop_map(|(l, r)| format!("({l} OR {r})")),
+            2 => inner.clone().prop_map(|one| format!("NOT ({one})")),
+            1 => two().prop_map(|(l, r)| format!("coalesce({l}, {r})")),
+        ]
+    });
+    vec(nested, 1..3).prop_map(|all| all.join(" AND ")).boxed()
 }
 
 fn told(outcome: &Outcome) -> (Vec<String>, Vec<String>, &[String]) {
@@ -218,9 +261,23 @@ proptest! {
         let all = drain(&mut *stage, rows);
         prop_assert_eq!(told(&all), told(&some), "{:?}: {}", &required, &conditions);
     }
+
+    #[test]
+    fn rows_that_are_not_severe_enough_make_nothing(
+        rows in vec(row(), 1..60),
+        conditions in severities(),
+    ) {
+        let rows = batch(&rows, true);
+        let Some(transform) = transform(&conditions) else { return Ok(()) };
+        let Some(min) = transform.severity_min(&rows.schema()) else { return Ok(()) };
+        let Ok(mut stage) = transform.plan(&rows.schema()) else { return Ok(()) };
+        let some = drain(&mut *stage, severe(&rows, min));
+        let all = drain(&mut *stage, rows);
+        prop_assert_eq!(told(&all), told(&some), "{} and above: {}", min, &conditions);
+    }
 }
 
-/// The test above would say nothing about conditions that require nothing, are true for no row, or
+/// The tests above would say nothing about conditions that require nothing, are true for no row, or
 /// require what all rows have.
 #[test]
 fn conditions_often_require_something() {
@@ -245,4 +302,25 @@ fn conditions_often_require_something() {
     let counts = format!("{some} of {all}, {several} several, {kept} kept, {skipped} skipped");
     assert!(some * 5 >= all && several * 25 >= all, "{counts}");
     assert!(kept * 10 >= all && skipped * 10 >= all, "{counts}");
+}
+
+#[test]
+fn conditions_on_the_severity_often_say_how_severe() {
+    let mut runner = TestRunner::deterministic();
+    let rows = vec(row(), 60).new_tree(&mut runner).unwrap().current();
+    let rows = batch(&rows, true);
+    let (mut all, mut some, mut kept, mut skipped) = (0, 0, 0, 0);
+    while all < 400 {
+        let conditions = severities().new_tree(&mut runner).unwrap().current();
+        let Some(transform) = transform(&conditions) else { continue };
+        all += 1;
+        let Some(min) = transform.severity_min(&rows.schema()) else { continue };
+        some += 1;
+        let severe = severe(&rows, min);
+        skipped += usize::from(severe.num_rows() < rows.num_rows());
+        let outcome = drain(&mut *transform.plan(&rows.schema()).unwrap(), severe);
+        kept += usize::from(outcome.rows.num_rows() + outcome.reasons.len() > 0);
+    }
+    let counts = format!("{some} of {all}, {kept} kept, {skipped} skipped");
+    assert!(some * 4 >= all && kept * 10 >= all && skipped * 5 >= all, "{counts}");
 }

@@ -15,13 +15,14 @@ use tidegate_model::{BudgetHolder, Result, severity_of};
 use super::columns::{Found, Shape, impossible};
 use super::texts::{Metadata, Texts};
 use super::time::Now;
-use super::{Chunk, Codec, Decoded, Decoder, json, level, time};
+use super::{Chunk, Codec, Decoded, Decoder, Severe, json, level, time};
 use crate::codecs::space::charged;
 use crate::codecs::views::{Text, Views};
 
 /// A message is the whole line or a JSON value as it is written, unless that is a string with a
 /// backslash in it.
-pub(super) const CODEC: Codec = Codec { name: "auto", decoder, escapes: &["\\"] };
+pub(super) const CODEC: Codec =
+    Codec { name: "auto", decoder, escapes: &["\\"], severe: Some(Severe::new) };
 
 /// See the module.
 struct AutoDecoder {

@@ -6,7 +6,7 @@ use tidegate_model::severity_of;
 const HEAD_BYTES: usize = 64;
 
 /// The longest word has so many letters.
-const WORD_BYTES_MAX: usize = 13;
+pub(super) const WORD_BYTES_MAX: usize = 13;
 
 /// A word of a line, and what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Level<'l> {
 }
 
 /// The letters that Android and glog use.
-fn of_letter(letter: u8) -> Option<u8> {
+pub(super) fn of_letter(letter: u8) -> Option<u8> {
     Some(match letter {
         b'V' => 1,
         b'D' => 5,

@@ -15,6 +15,9 @@ mod time;
 /// The word for how bad it is.
 mod level;
 
+/// Lines that may be severe.
+mod severe;
+
 /// Lines that are JSON objects.
 mod json;
 
@@ -29,6 +32,7 @@ use arrow_buffer::Buffer;
 use tidegate_model::{Mistake, Result, Spanned};
 
 pub use columns::{Label, Shape};
+pub use severe::Severe;
 
 use super::lines::Line;
 
@@ -89,6 +93,8 @@ pub struct Codec {
     /// A text without U+FFFD that is in a row's `message` is in its line as well, byte for byte, or
     /// the line has one of these.
     pub escapes: &'static [&'static str],
+    /// How to find lines whose `severity` may be at least this; `None` where it never is anything.
+    pub severe: Option<fn(u8) -> Option<Severe>>,
 }
 
 /// All of them.

@@ -7,7 +7,7 @@ use super::{Chunk, Codec, Decoded, Decoder};
 use crate::codecs::views::Text;
 
 /// What is no UTF-8 becomes U+FFFD; all other text is as it was.
-pub(super) const CODEC: Codec = Codec { name: "text", decoder, escapes: &[] };
+pub(super) const CODEC: Codec = Codec { name: "text", decoder, escapes: &[], severe: None };
 
 /// See the module.
 struct TextDecoder {
