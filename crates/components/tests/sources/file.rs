@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures::StreamExt;
 use tidegate_components::sources::SOURCES;
+use tidegate_components::sources::file::{Unread, files};
 use tidegate_model::{ErrorKind, OFFSET, Settings};
 
 #[cfg(target_os = "linux")]
@@ -154,6 +155,47 @@ async fn a_thousand_files_are_read_in_order_of_path_once() {
     // Small files are read together, as many as fit a chunk.
     let peak = probe.budget.usage().peak;
     assert!((500 << 10..=2 << 20).contains(&peak), "{peak} bytes were held");
+}
+
+/// Big ones, of which a turn reads a part, among small ones, of which a turn reads many.
+#[tokio::test]
+async fn all_that_is_listed_is_read_in_order_and_what_cannot_be_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |number: usize| folder.path().join(format!("{number:03}.log"));
+    let lines = |number: usize| match number {
+        10 | 11 | 199 => 40_000,
+        number if number % 7 == 0 => 0,
+        number => number,
+    };
+    let none = folder.path().join("none.log");
+    let (mut listed, mut expected, mut bytes) = (vec![none.clone()], Vec::new(), 0);
+    for number in 0..200 {
+        let text = format!("{}\n", "x".repeat(150)).repeat(lines(number)) + "the end";
+        let text = if lines(number) == 0 { "" } else { &text };
+        fs::write(path(number), text).unwrap();
+        listed.push(path(number));
+        bytes += text.len() as u64;
+        if !text.is_empty() {
+            expected.push((path(number).display().to_string(), lines(number) + 1));
+        }
+    }
+    listed.reverse();
+    let unread = Unread::default();
+    let mut probe = Probe::once("file", "");
+    let mut stream = probe.open_source(files(listed, None, unread.clone()).unwrap()).await;
+    while let Some(batch) = stream.next().await {
+        probe.take(&batch.unwrap());
+    }
+    let mut read: Vec<(String, usize)> = Vec::new();
+    for row in &probe.rows {
+        match read.last_mut() {
+            Some((source, lines)) if *source == row.source => *lines += 1,
+            _ => read.push((row.source.clone(), 1)),
+        }
+    }
+    assert_eq!(read, expected);
+    assert_eq!(probe.expected.get(), bytes);
+    assert_eq!(unread.take(), [(none, "there is no such file".to_owned())]);
 }
 
 #[cfg(target_os = "linux")]

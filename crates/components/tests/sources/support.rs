@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tidegate_components::sources::SOURCES;
 use tidegate_flow::ByteBudget;
 use tidegate_model::{
-    Error, Expected, OFFSET, Position, Settings, SourceBatch, SourceContext, SourceStream,
+    Error, Expected, OFFSET, Position, Settings, Source, SourceBatch, SourceContext, SourceStream,
     log_schema,
 };
 
@@ -91,7 +91,11 @@ impl Probe {
     pub(crate) async fn open(&self) -> SourceStream {
         let spec = SOURCES.iter().find(|(name, _)| *name == self.kind).unwrap().1;
         let settings = Settings::from_toml(&self.settings).unwrap();
-        let mut source = (spec.build)(&settings).unwrap();
+        self.open_source((spec.build)(&settings).unwrap()).await
+    }
+
+    /// The same with a source that is made elsewhere.
+    pub(crate) async fn open_source(&self, mut source: Box<dyn Source>) -> SourceStream {
         let holder = self.budget.holder(source.bytes_min()).unwrap();
         let context = SourceContext {
             name: "probe".into(),

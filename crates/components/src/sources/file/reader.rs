@@ -18,6 +18,10 @@ use crate::codecs::{Cutter, Pool};
 /// would be read for nothing where it is not enough.
 const WAITS: u32 = 16;
 
+/// How much of a list is opened ahead: to be read within milliseconds, so that little changes
+/// meanwhile.
+const AHEAD_BYTES: u64 = 4 << 20;
+
 /// After how many looks in vain a file that does not grow is let go: who rotates gives writers a
 /// moment to notice.
 const MISSED_MAX: u32 = 10;
@@ -106,12 +110,11 @@ impl Reader {
         !self.list.is_done()
     }
 
-    /// Opens files of the list, as many as are read together next, and at most as many as may be
-    /// open.
+    /// Opens files of the list that are read soon, and at most as many as may be open.
     pub(super) fn go_down_the_list(&mut self) {
-        let wants = |id: &Id| self.tails.get(id).map_or(0, |tail| tail.wants(&self.work));
-        let mut bytes: usize = self.queue.iter().map(wants).sum();
-        while bytes < self.work.chunk_bytes && self.open.len() < self.files_open_max {
+        let unread = |id: &Id| self.tails.get(id).map_or(0, Tail::unread);
+        let mut bytes = self.queue.iter().map(unread).fold(0, u64::saturating_add);
+        while bytes < AHEAD_BYTES && self.open.len() < self.files_open_max {
             match self.list.open_next() {
                 None => break,
                 Some(Ok(Opened { found, file })) => {
@@ -120,7 +123,7 @@ impl Reader {
                     let Some(tail) = self.tails.get_mut(&id) else { continue };
                     tail.opened(file, stamp);
                     if tail.has_more(self.work.once) {
-                        bytes += tail.wants(&self.work);
+                        bytes = bytes.saturating_add(tail.unread());
                         self.open.push_back(id);
                         self.enqueue(id);
                     } else {
@@ -256,12 +259,7 @@ impl Reader {
         std::mem::take(&mut self.problems).into_iter().chain(gone).collect()
     }
 
-    fn read(
-        &mut self,
-        id: Id,
-        permit: Permit,
-        wait: bool,
-    ) -> Result<Option<SourceBatch>, Trouble> {
+    fn read(&mut self, id: Id, permit: Permit, wait: bool) -> Result<Option<SourceBatch>, Trouble> {
         let Some(tail) = self.tails.get_mut(&id) else { return Ok(None) };
         let batch = tail.turn(self.pool.space(permit), wait, &mut self.work)?;
         self.problems.remove(tail.path());
