@@ -198,6 +198,25 @@ async fn all_that_is_listed_is_read_in_order_and_what_cannot_be_is_told() {
     assert_eq!(unread.take(), [(none, "there is no such file".to_owned())]);
 }
 
+#[tokio::test]
+async fn a_last_line_that_was_completed_since_the_file_was_opened_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("1.log"), folder.path().join("2.log"));
+    fs::write(&first, format!("{}\n", "x".repeat(99)).repeat(20_000)).unwrap();
+    fs::write(&second, "one\npart").unwrap();
+    let mut probe = Probe::once("file", "");
+    let listed = vec![first, second.clone()];
+    let mut stream = probe.open_source(files(listed, None, Unread::default()).unwrap()).await;
+    probe.take(&stream.next().await.unwrap().unwrap());
+    // The second one was opened ahead.
+    File::options().append(true).open(&second).unwrap().write_all(b"ial\ntwo\nend").unwrap();
+    while let Some(batch) = stream.next().await {
+        probe.take(&batch.unwrap());
+    }
+    let read = probe.messages();
+    assert_eq!(read[read.len() - 4..], ["one", "partial", "two", "end"]);
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(start_paused = true)]
 async fn no_more_files_are_open_than_allowed_and_all_are_followed() {

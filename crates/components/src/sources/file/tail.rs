@@ -445,6 +445,9 @@ impl Tail {
         let concludes = at_end && (work.once || self.concluded);
         let unfinished = concludes && last != Some(&b'\n');
         let grown = unfinished && read_at(file, &mut [0], end, u64::MAX)? > 0;
+        if grown {
+            self.seen = Stamp::from(&file.metadata()?);
+        }
         Ok((at_end && !grown, concludes && !grown))
     }
 
