@@ -33,6 +33,9 @@ pub(crate) fn too_large(error: TooLarge) -> Error {
         .because(error)
 }
 
+/// So much is searched, and its lines counted, at a time.
+const BLOCK_BYTES: usize = 128 << 10;
+
 /// A line within a chunk: its bytes, without the line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -184,12 +187,15 @@ impl Cutter {
             let start = cut.used;
             let given = lines.len() as u64 + cut.refused;
             let mut plain = None;
-            while plain.is_none() && !full {
-                let Some(hit) = prefilter.find(bytes, cut.used..end) else {
-                    cut.used = end;
+            // What was just searched is counted while the processor has it in its cache.
+            let behind = bytes.get(start.saturating_add(BLOCK_BYTES)..end).unwrap_or_default();
+            let until = memchr(b'\n', behind).map_or(end, |at| start + BLOCK_BYTES + at + 1);
+            while plain.is_none() && !full && cut.used < until {
+                let Some(hit) = prefilter.find(bytes, cut.used..until) else {
+                    cut.used = until;
                     break;
                 };
-                let line = line_around(bytes, hit, cut.used..end);
+                let line = line_around(bytes, hit, cut.used..until);
                 plain = density.found(line.len(), line.end - cut.used);
                 self.push(cut, piece, line, lines);
                 full = lines.len() >= piece.rows_max;

@@ -16,8 +16,9 @@ use crate::codecs::{
     Chunk, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Prefilter, Space, rounded,
 };
 
-/// So much is read and cut at a time: what was just read is then still in the processor's cache.
-const PIECE_BYTES: usize = 256 << 10;
+/// So much is read at a time. The system copies it faster the more it is; less than this it writes
+/// through the processor's cache.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// How much is read in one turn in which nothing is found that anybody wants.
 const TURN_BYTES_MAX: u64 = 8 << 20;
