@@ -45,10 +45,10 @@ struct Pace {
 }
 
 impl SqlStage {
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>) -> Self {
         let grows = plan.makes.iter().any(|make| matches!(make, Make::Value { grows: true, .. }));
         let rows_max = (CONSTANTS_BYTES_MAX / plan.constant_bytes.max(1)).max(1);
-        Self { plan: Arc::new(plan), pace: grows.then(Pace::default), rows_max }
+        Self { plan, pace: grows.then(Pace::default), rows_max }
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
         let Make::Value { expr, .. } = &mut plan.makes[0] else { panic!("a value is made") };
         *expr = Arc::new(Fussy);
         let at = Moment { read_at: 0, elapsed: Duration::ZERO };
-        let output = SqlStage::new(plan).apply(rows, at).unwrap();
+        let output = SqlStage::new(Arc::new(plan)).apply(rows, at).unwrap();
         let made = output.rows.column(0).as_primitive::<Int64Type>();
         assert_eq!(made.values().to_vec(), [0, 1, 2, 4, 5]);
         assert_eq!(output.rejects.unwrap().reasons, ["it can't be worked out: a 3 was found"]);

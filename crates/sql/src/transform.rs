@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use arrow_schema::SchemaRef;
@@ -41,6 +42,8 @@ pub struct SqlTransform {
     text: QueryText,
     query: Query,
     workers: Option<NonZeroUsize>,
+    /// The last plan, and for which columns: planning asks for the same one several times.
+    last: Arc<Mutex<Option<(SchemaRef, Arc<Plan>)>>>,
 }
 
 impl SqlTransform {
@@ -69,17 +72,20 @@ impl SqlTransform {
         let text = QueryText::new(query);
         let query = with_stack(|| Query::parse(text.text()));
         let query = query.map_err(|refusal| text.mistake(refusal))?;
-        Ok(Self { text, query, workers: None })
+        Ok(Self { text, query, workers: None, last: Arc::default() })
     }
 
-    /// What the plan for such rows asks of them, if anything. What can't be planned is said when it
-    /// is planned.
-    fn asks<T: Send>(
-        &self,
-        input: &SchemaRef,
-        of: impl FnOnce(&Plan) -> Option<T> + Send,
-    ) -> Option<T> {
-        with_stack(|| Ok(of(&plan::plan(&self.query, input)?))).ok().flatten()
+    /// The plan for rows of this schema.
+    fn planned(&self, input: &SchemaRef) -> Result<Arc<Plan>, Refusal> {
+        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((schema, plan)) = &*last()
+            && schema == input
+        {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = Arc::new(with_stack(|| plan::plan(&self.query, input))?);
+        *last() = Some((Arc::clone(input), Arc::clone(&plan)));
+        Ok(plan)
     }
 }
 
@@ -111,17 +117,17 @@ impl Transform for SqlTransform {
     }
 
     fn plan(&self, input: &SchemaRef) -> Result<Box<dyn Stage>, Mistake> {
-        let plan = with_stack(|| plan::plan(&self.query, input));
-        let plan = plan.map_err(|refusal| self.text.mistake(refusal))?;
+        let plan = self.planned(input).map_err(|refusal| self.text.mistake(refusal))?;
         Ok(Box::new(SqlStage::new(plan)))
     }
 
     fn required(&self, input: &SchemaRef, column: &str) -> Option<BTreeSet<String>> {
-        self.asks(input, |plan| required::required(plan, input, column))
+        // What can't be planned is said when it is planned.
+        required::required(&*self.planned(input).ok()?, input, column)
     }
 
     fn severity_min(&self, input: &SchemaRef) -> Option<u8> {
-        self.asks(input, |plan| severe::severity_min(plan, input))
+        severe::severity_min(&*self.planned(input).ok()?, input)
     }
 
     fn workers(&self) -> Option<NonZeroUsize> {
