@@ -411,7 +411,11 @@ mod tests {
             assert_eq!(mark, Mark::of_end(&content[..end as usize]));
             assert!(mark.is_before(Input { file: &file, wait: true }, end).unwrap());
             assert_eq!(mark.is_full(), end >= 256);
-            assert_eq!(mark.is_before(Input { file: &file, wait: true }, end + 1).unwrap(), end == 0, "at {end}");
+            assert_eq!(
+                mark.is_before(Input { file: &file, wait: true }, end + 1).unwrap(),
+                end == 0,
+                "at {end}"
+            );
         }
         let tail = Mark::before(&file, size).unwrap();
         file.write_all_at(b"X", size - 1).unwrap();
