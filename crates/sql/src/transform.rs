@@ -43,8 +43,11 @@ pub struct SqlTransform {
     query: Query,
     workers: Option<NonZeroUsize>,
     /// The last plan, and for which columns: planning asks for the same one several times.
-    last: Arc<Mutex<Option<(SchemaRef, Arc<Plan>)>>>,
+    last: Arc<Mutex<Option<Fitted>>>,
 }
+
+/// A plan, and the columns that it is for.
+type Fitted = (SchemaRef, Arc<Plan>);
 
 impl SqlTransform {
     /// Of a component's settings.
