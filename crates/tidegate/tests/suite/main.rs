@@ -7,5 +7,6 @@ mod crash;
 mod faults;
 mod memory;
 mod mistakes;
+mod pushdown;
 mod scan;
 mod support;
