@@ -46,6 +46,8 @@ use tidegate_model::{
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
+pub use self::list::reason;
+
 use self::find::Wanted;
 use self::list::List;
 use self::mark::Progress;

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use tidegate::components::sources::file::{Matching, matching};
+use tidegate::components::sources::file::{Matching, matching, reason};
 use walkdir::{DirEntry, DirEntryExt, WalkDir};
 
 use crate::failed::Failed;
@@ -233,13 +233,6 @@ fn is_hidden(name: &OsStr) -> bool {
 
 fn is_pattern(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte))
-}
-
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -86,7 +86,8 @@ impl List {
     }
 }
 
-fn reason(error: &io::Error) -> String {
+/// Why a file can't be read, in words for people.
+pub fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => error.to_string(),
