@@ -28,8 +28,9 @@ impl Ledger {
         Arc::new(Self { tracker, room, settled, failed })
     }
 
-    /// The ack of a batch that was read up to this position.
-    pub(crate) fn register(self: &Arc<Self>, position: Position) -> Ack {
+    /// The ack of a batch that was read up to this position; its verdict is told to the source too,
+    /// if it wants to know.
+    pub(crate) fn register(self: &Arc<Self>, position: Position, told: Option<Ack>) -> Ack {
         let ticket = self.lock().register(position);
         let ledger = Arc::clone(self);
         Ack::new(move |verdict| {
@@ -37,6 +38,9 @@ impl Ledger {
             tracker.settle(&ticket, verdict);
             let failed = tracker.failed();
             drop(tracker);
+            if let Some(told) = told {
+                told.settle(verdict);
+            }
             ledger.room.notify_one();
             ledger.settled.notify_one();
             if failed {

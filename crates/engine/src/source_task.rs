@@ -164,12 +164,12 @@ impl Pool {
 impl Path {
     /// Registers a batch that was read, and sends it on its way.
     fn enter(&self, read: SourceBatch) -> Result<Vec<Work>> {
-        let SourceBatch { rows, start, position, read_at, bytes, refused, skipped } = read;
+        let SourceBatch { rows, start, position, read_at, bytes, refused, skipped, told } = read;
         self.gauge.count(rows.num_rows() as u64 + skipped, bytes);
         self.gauge.skipped.fetch_add(skipped, Ordering::Relaxed);
         self.gauge.refused.fetch_add(refused, Ordering::Relaxed);
         let (partition, end) = (position.partition.clone(), position.sequence);
-        let ack = self.ledger.register(position);
+        let ack = self.ledger.register(position, told);
         if rows.num_rows() == 0 {
             ack.settle(Verdict::Delivered);
             return Ok(Vec::new());

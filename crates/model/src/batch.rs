@@ -15,7 +15,7 @@ use crate::{Ack, Partition, Position};
 pub const OFFSET: &str = "_offset";
 
 /// What a source gives: rows of one partition, in order.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SourceBatch {
     /// The rows, with the columns the source was told to give. There may be none, where the source
     /// moved on without finding any.
@@ -32,6 +32,10 @@ pub struct SourceBatch {
     pub refused: u64,
     /// How many were skipped, as nobody [wants](crate::SourceContext::required) them.
     pub skipped: u64,
+    /// Told what became of the batch, where the source has someone waiting for that. It is settled
+    /// once, from any thread, as soon as every sink has made the rows durable; dropped without a
+    /// verdict, and so failed, where the run ended before.
+    pub told: Option<Ack>,
 }
 
 /// Rows of one partition on their way to sinks.

@@ -48,6 +48,7 @@ impl Source for Numbers {
                 bytes: 800,
                 refused: 0,
                 skipped: 0,
+                told: None,
             })
         });
         Box::pin(async { Ok(batches.boxed()) })

@@ -179,10 +179,11 @@ fn direction(file: &File) -> Vec<String> {
     };
     let may_use: &[&str] = match name {
         "flow" | "testkit" | "xtask" => &[],
-        "model" => &["flow"],
-        "components" | "engine" => &["flow", "model"],
+        "model" | "net" => &["flow"],
+        "components" => &["flow", "model", "net"],
+        "engine" => &["flow", "model"],
         "sql" => &["model"],
-        _ => &["flow", "model", "components", "engine", "sql"],
+        _ => &["flow", "model", "net", "components", "engine", "sql"],
     };
     let advice = "that direction is closed, see ARCHITECTURE.md";
     lines(file, advice, |line| {

@@ -204,6 +204,7 @@ impl Generate {
             bytes,
             refused: 0,
             skipped: 0,
+            told: None,
         })
     }
 }

@@ -253,7 +253,16 @@ impl Lines {
         let position = Position { partition, sequence: self.offset, state: Bytes::new() };
         let (rows, bytes) = (decoded.rows, cut.used as u64);
         let Cut { refused, skipped, .. } = cut;
-        Ok(Some(SourceBatch { rows, start, position, read_at, bytes, refused, skipped }))
+        Ok(Some(SourceBatch {
+            rows,
+            start,
+            position,
+            read_at,
+            bytes,
+            refused,
+            skipped,
+            told: None,
+        }))
     }
 }
 

@@ -100,6 +100,7 @@ impl Numbers {
             bytes: self.rows,
             refused: 0,
             skipped: 0,
+            told: None,
         }
     }
 }

@@ -564,6 +564,6 @@ impl Tail {
         let position = self.progress(partition).position();
         let (rows, bytes) = (decoded.rows, if buffer.is_empty() { 0 } else { end - start });
         let Cut { refused, skipped, .. } = cut;
-        Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped })
+        Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped, told: None })
     }
 }

@@ -192,6 +192,7 @@ impl Reading {
             bytes,
             refused: 0,
             skipped: 0,
+            told: None,
         }))
     }
 }
