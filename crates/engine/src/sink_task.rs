@@ -40,7 +40,7 @@ pub(crate) struct Inlet {
     pub(crate) input: Arc<str>,
     pub(crate) source: Arc<str>,
     /// Whether offsets mean the same after a restart.
-    pub(crate) replayable: bool,
+    pub(crate) same_offsets: bool,
     pub(crate) edge: EdgeReceiver,
 }
 
@@ -52,10 +52,10 @@ impl SinkTask {
         let name = Arc::clone(&context.name);
         let mut merge = FairMerge::new();
         let mut ways = Vec::new();
-        for Inlet { input, source, replayable, edge } in inlets {
+        for Inlet { input, source, same_offsets, edge } in inlets {
             merge.insert(ways.len(), edge);
             // Without a commit there is nothing to keep the ends with, and rows may not know theirs.
-            let keeps_ends = replayable && sink.commit_when() == Commit::Grouped;
+            let keeps_ends = same_offsets && sink.commit_when() == Commit::Grouped;
             ways.push(Way { input, source, keeps_ends });
         }
         let batches = merge.filter_map(|merged| async {

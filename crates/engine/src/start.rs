@@ -153,7 +153,7 @@ impl Starter {
             self.inlets[*sink].push(Inlet {
                 input: Arc::clone(input),
                 source: Arc::clone(&node.name),
-                replayable: node.source.replayable(),
+                same_offsets: node.source.same_offsets(),
                 edge: receiver,
             });
             senders.push(sender);

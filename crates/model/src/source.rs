@@ -30,6 +30,12 @@ pub trait Source: Send {
     /// crash loses what was in flight, and documentation says so.
     fn replayable(&self) -> bool;
 
+    /// Whether a row that is read again has the offset that it had before, so that sinks may drop what
+    /// they have by that. Without it, what was in flight at a crash is delivered twice.
+    fn same_offsets(&self) -> bool {
+        self.replayable()
+    }
+
     /// The bytes it needs to read one batch, whatever its size: its share of the budget can never be
     /// less.
     fn bytes_min(&self) -> usize;

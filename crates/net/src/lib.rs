@@ -1,1 +1,17 @@
-//! Live streams.
+//! Live streams with backpressure: what reaches the peer through its own protocol, and never grows
+//! in our memory.
+//!
+//! Well-kept crates speak the protocols (tokio-tungstenite, hyper, reqwest, rustls); here is what
+//! they leave to their users: limits, silence, coming back, fairness, slow readers.
+
+/// Where certificates and keys are, and what they make.
+pub mod tls;
+
+/// Who may come in.
+pub mod auth;
+
+/// Connections that come in, with limits.
+pub mod listen;
+
+/// Connections that go out.
+pub mod connect;
