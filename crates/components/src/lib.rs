@@ -9,6 +9,10 @@ mod blocking;
 /// The time of reading.
 mod clock;
 
+/// Settings of listeners and clients.
+#[allow(dead_code, reason = "components that use it all follow")]
+mod network;
+
 /// Bytes to rows, rows to bytes.
 pub mod codecs;
 

@@ -58,7 +58,9 @@ impl Secrets {
         if scheme.eq_ignore_ascii_case(b"bearer") {
             return any(&self.bearer, shown);
         }
-        let shown = if scheme.eq_ignore_ascii_case(b"basic") { STANDARD.decode(shown) } else {
+        let shown = if scheme.eq_ignore_ascii_case(b"basic") {
+            STANDARD.decode(shown)
+        } else {
             return false;
         };
         shown.is_ok_and(|shown| any(&self.basic, &shown))

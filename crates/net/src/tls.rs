@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+pub use rustls::{ClientConfig, ServerConfig};
 
 /// A certificate and its key, in PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +89,8 @@ impl ServerTls {
             Some(file) => {
                 let roots = Arc::new(roots(file)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                let refused = |error| {
-                    TlsError::of(file, "holds no authority for clients").because(error)
-                };
+                let refused =
+                    |error| TlsError::of(file, "holds no authority for clients").because(error);
                 builder.with_client_cert_verifier(verifier.build().map_err(refused)?)
             }
         };
@@ -134,10 +134,9 @@ impl Identity {
     fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
         let chain = certificates(&self.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| match error {
-            pem::Error::NoItemsFound => TlsError::of(
-                &self.key,
-                "holds no private key: one in PEM is needed, not encrypted",
-            ),
+            pem::Error::NoItemsFound => {
+                TlsError::of(&self.key, "holds no private key: one in PEM is needed, not encrypted")
+            }
             error => unreadable(&self.key, error),
         })?;
         Ok((chain, key))
@@ -179,9 +178,10 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     // Some systems have a few that are malformed; the others do.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let what = "the system has no certificates of authorities: install ca-certificates, or name \
+        let what =
+            "the system has no certificates of authorities: install ca-certificates, or name \
                     a file of them"
-            .to_owned();
+                .to_owned();
         let cause = found.errors.into_iter().next().map(Into::into);
         return Err(TlsError { file: None, what, cause });
     }

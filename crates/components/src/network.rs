@@ -1,0 +1,213 @@
+//! Settings that everything on a network has in common: where to listen, how many may come, TLS, who
+//! may come in.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tidegate_model::{Error, Mistake, Result, Spanned, TimeSpan};
+use tidegate_net::auth::Secrets;
+use tidegate_net::listen::{Limits, Listener};
+use tidegate_net::tls::{ClientConfig, ClientTls, Identity, ServerTls};
+
+use crate::blocking::blocking;
+
+/// TLS of a listener.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenTls {
+    /// The certificate, and those between it and the authority: a PEM file.
+    certificate: PathBuf,
+    /// Its private key: a PEM file, not encrypted.
+    key: PathBuf,
+    /// Authorities one of which must have signed each client's certificate (mutual TLS): a PEM file.
+    clients: Option<PathBuf>,
+}
+
+/// TLS of a client.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConnectTls {
+    /// Authorities to trust instead of the system's: a PEM file.
+    roots: Option<PathBuf>,
+    /// What to show a server that asks who we are: a PEM file.
+    certificate: Option<Spanned<PathBuf>>,
+    /// Its private key: a PEM file, not encrypted.
+    key: Option<PathBuf>,
+}
+
+/// Who may come in: whoever shows one of these.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Auth {
+    /// Bearer tokens.
+    #[serde(default)]
+    tokens: Vec<Spanned<String>>,
+    /// Names and passwords.
+    #[serde(default)]
+    users: BTreeMap<Spanned<String>, String>,
+}
+
+/// What a listening component is configured with, once understood.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    address: SocketAddr,
+    limits: Limits,
+    tls: Option<ServerTls>,
+    /// Who may come in.
+    pub(crate) secrets: Secrets,
+}
+
+/// The fields of a listening component's configuration that all have.
+pub(crate) struct ListenFields {
+    pub(crate) listen: Spanned<String>,
+    pub(crate) connections_max: Option<Spanned<usize>>,
+    pub(crate) handshake_timeout: Option<Spanned<TimeSpan>>,
+    pub(crate) tls: Option<ListenTls>,
+    pub(crate) auth: Option<Spanned<Auth>>,
+}
+
+impl ListenFields {
+    pub(crate) fn understood(self) -> Result<Listening, Mistake> {
+        let mut limits = Limits::default();
+        if let Some(max) = &self.connections_max {
+            limits.connections_max = *not_zero(max, "no connection would ever be taken")?;
+        }
+        if let Some(timeout) = &self.handshake_timeout {
+            limits.handshake = span(timeout)?;
+        }
+        let tls = self.tls.map(|tls| ServerTls {
+            identity: Identity { certificate: tls.certificate, key: tls.key },
+            clients: tls.clients,
+        });
+        let secrets = self.auth.map_or(Ok(Secrets::none()), secrets)?;
+        Ok(Listening { address: address(&self.listen)?, limits, tls, secrets })
+    }
+}
+
+impl Listening {
+    /// Where it listens, as it is configured.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Reads certificates and listens. `protocols`: see [`ServerTls::load`].
+    pub(crate) async fn bind(&self, protocols: &'static [&'static str]) -> Result<Listener> {
+        let mut limits = self.limits.clone();
+        if let Some(tls) = self.tls.clone() {
+            let (_, loaded) = blocking((), move |()| tls.load(protocols)).await?;
+            limits.tls = Some(loaded.map_err(|error| Error::fatal("tls").because(error))?);
+        }
+        let address = self.address;
+        Listener::bind(address, limits).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => Error::disconnected(format!(
+                "listen: another program listens at {address}; stop it, or take another port"
+            )),
+            io::ErrorKind::AddrNotAvailable => Error::fatal(format!(
+                "listen: {address} is no address of this machine; \"0.0.0.0\" means all it has"
+            )),
+            io::ErrorKind::PermissionDenied => Error::fatal(format!(
+                "listen: this user may not listen at {address}; take a port from 1024"
+            )),
+            _ => Error::fatal(format!("listen: can't listen at {address}")).because(error),
+        })
+    }
+}
+
+impl ConnectTls {
+    /// What the fields mean together.
+    pub(crate) fn understood(self) -> Result<ClientTls, Mistake> {
+        let identity = match (self.certificate, self.key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                Some(Identity { certificate: certificate.into_inner(), key })
+            }
+            (Some(certificate), None) => {
+                let message = "a certificate without its key";
+                return Err(Mistake::at(certificate.span(), message).help("add key = \"…\""));
+            }
+            (None, Some(_)) => {
+                let message = "tls: a key without its certificate";
+                return Err(Mistake::new(message).help("add certificate = \"…\""));
+            }
+        };
+        Ok(ClientTls { roots: self.roots, identity })
+    }
+}
+
+/// Reads certificates, off the runtime. `protocols`: see [`ClientTls::load`].
+pub(crate) async fn load_client(
+    tls: ClientTls,
+    protocols: &'static [&'static str],
+) -> Result<Arc<ClientConfig>> {
+    let (_, loaded) = blocking((), move |()| tls.load(protocols)).await?;
+    loaded.map_err(|error| Error::fatal("tls").because(error))
+}
+
+fn secrets(auth: Spanned<Auth>) -> Result<Secrets, Mistake> {
+    let span = auth.span();
+    let Auth { tokens, users } = auth.into_inner();
+    if tokens.is_empty() && users.is_empty() {
+        let message = "auth lets nobody in";
+        return Err(Mistake::at(span, message)
+            .help("name some: tokens = [\"${TOKEN}\"], or users = { name = \"${PASSWORD}\" }"));
+    }
+    let mut secrets = Secrets::none();
+    for token in tokens {
+        if token.get_ref().trim().is_empty() {
+            return Err(Mistake::at(token.span(), "an empty token would let anybody in")
+                .help("is the variable that it comes from set?"));
+        }
+        secrets = secrets.bearer(token.get_ref());
+    }
+    for (name, password) in users {
+        if name.get_ref().contains(':') || password.is_empty() {
+            return Err(Mistake::at(
+                name.span(),
+                "a name without a colon and a password are needed",
+            ));
+        }
+        secrets = secrets.basic(name.get_ref(), &password);
+    }
+    Ok(secrets)
+}
+
+/// `"9000"`, `"localhost:9000"`, `"0.0.0.0:9000"`, `"[::]:9000"`: only this machine's own programs
+/// reach the first two.
+pub(crate) fn address(listen: &Spanned<String>) -> Result<SocketAddr, Mistake> {
+    let text = listen.get_ref().trim();
+    if let Ok(port) = text.trim_start_matches(':').parse() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let local = local.map(|port: u16| (Ipv4Addr::LOCALHOST, port).into());
+    local.map_or_else(|| text.parse(), Ok).map_err(|_| {
+        Mistake::at(listen.span(), format!("can't listen at {text:?}")).help(
+            "write an address and a port, such as \"127.0.0.1:9000\", or \"0.0.0.0:9000\" for \
+             whoever reaches this machine",
+        )
+    })
+}
+
+/// A count that must not be zero.
+pub(crate) fn not_zero<'a>(
+    count: &'a Spanned<usize>,
+    otherwise: &str,
+) -> Result<&'a usize, Mistake> {
+    match count.get_ref() {
+        0 => Err(Mistake::at(count.span(), format!("0: {otherwise}")).help("at least 1")),
+        some => Ok(some),
+    }
+}
+
+/// A time that must not be zero.
+pub(crate) fn span(time: &Spanned<TimeSpan>) -> Result<Duration, Mistake> {
+    match time.get_ref().0 {
+        Duration::ZERO => Err(Mistake::at(time.span(), "no time at all").help("such as \"10s\"")),
+        some => Ok(some),
+    }
+}

@@ -1,0 +1,69 @@
+//! Connections that go out: names to addresses, a time limit, TLS.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::listen::{Connection, Keepalive, prepare};
+
+/// Where to connect, and how.
+#[derive(Clone)]
+pub struct Target {
+    /// A name or an address, without brackets.
+    pub host: Box<str>,
+    /// The port.
+    pub port: u16,
+    /// TLS, if there is any; the server must prove to be `host`.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// So long finding, connecting and shaking hands may take together.
+    pub timeout: Duration,
+    /// How a silent peer is asked whether it is still there.
+    pub keepalive: Keepalive,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, tls, timeout, .. } = self;
+        write!(f, "{host}:{port} (tls: {}, timeout: {timeout:?})", tls.is_some())
+    }
+}
+
+impl Target {
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// The last address's, where none of the name's took the connection; of kind `InvalidInput`
+    /// where the name is none, and `InvalidData` where the server's certificate is refused.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it closes what there is.
+    pub async fn connect(&self) -> io::Result<Connection> {
+        let late = |_| {
+            let said =
+                format!("{}:{} did not answer within {:?}", self.host, self.port, self.timeout);
+            io::Error::new(io::ErrorKind::TimedOut, said)
+        };
+        timeout(self.timeout, self.reach()).await.map_err(late)?
+    }
+
+    async fn reach(&self) -> io::Result<Connection> {
+        let tcp = TcpStream::connect((&*self.host, self.port)).await?;
+        prepare(&tcp, self.keepalive)?;
+        let Some(tls) = &self.tls else { return Ok(Connection::Plain(tcp)) };
+        let name = ServerName::try_from(self.host.to_string()).map_err(|_| {
+            let said = format!("{:?} is no name that a certificate could have", self.host);
+            io::Error::new(io::ErrorKind::InvalidInput, said)
+        })?;
+        let tls = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?;
+        Ok(Connection::Tls(Box::new(tls.into())))
+    }
+}
