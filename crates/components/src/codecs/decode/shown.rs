@@ -7,6 +7,7 @@ use arrow_array::types::{TimestampNanosecondType, UInt8Type, UInt64Type};
 use arrow_array::{Array, RecordBatch};
 use arrow_buffer::Buffer;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use proptest::prelude::*;
 use tidegate_flow::ByteBudget;
 use tidegate_model::{OFFSET, log_schema};
 
@@ -91,4 +92,13 @@ pub(super) fn check_choices(codec: Codec, text: &[u8]) {
         assert_eq!(some.rows, all.rows.project(&wanted).unwrap(), "{wanted:?}");
         assert_eq!((some.refused, &some.malformed), (all.refused, &all.malformed), "{wanted:?}");
     }
+}
+
+/// Some of these pieces and of any bytes, cut and glued anywhere.
+pub(super) fn glued(pieces: Vec<&'static [u8]>) -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        proptest::sample::select(pieces).prop_map(<[u8]>::to_vec),
+        proptest::collection::vec(any::<u8>(), 1..4),
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
