@@ -13,5 +13,8 @@ pub mod auth;
 /// Connections that come in, with limits.
 pub mod listen;
 
+/// HTTP for those that come in.
+pub mod serve;
+
 /// Connections that go out.
 pub mod connect;
