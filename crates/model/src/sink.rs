@@ -26,6 +26,11 @@ pub trait Sink: Send {
     /// When what was written becomes durable.
     fn commit_when(&self) -> Commit;
 
+    /// How far small batches are joined before a write.
+    fn gather(&self) -> Gather {
+        Gather::default()
+    }
+
     /// What it writes to, where two sinks must not write to the same; the engine refuses that.
     fn target(&self) -> Option<String> {
         None
@@ -67,6 +72,26 @@ pub enum Commit {
     /// A commit costs something, and many writes share one. The sink keeps how far it has come with
     /// what it wrote, so that rows that come again after a crash are not written again.
     Grouped,
+}
+
+/// How far the engine joins small batches to one [write](Sink::write): see [`Sink::gather`].
+///
+/// A batch that is larger passes alone, and none is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gather {
+    /// At most so many rows.
+    pub rows_max: usize,
+    /// At most so many bytes.
+    pub bytes_max: usize,
+    /// So long the first of them waits for more to come. Without a wait, what there is is joined.
+    pub age: Duration,
+}
+
+impl Default for Gather {
+    /// 8,192 rows, 1 MiB, and no wait.
+    fn default() -> Self {
+        Self { rows_max: 8_192, bytes_max: 1 << 20, age: Duration::ZERO }
+    }
 }
 
 /// How far a sink has come in a partition of one of its inputs.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod columns;
+mod gather;
 mod graphs;
 mod lifecycle;
 mod parts;
