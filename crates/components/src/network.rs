@@ -11,8 +11,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use tidegate_model::{Error, Mistake, Result, Spanned, TimeSpan};
 use tidegate_net::auth::Secrets;
-use tidegate_net::listen::{Limits, Listener};
+use tidegate_net::listen::{Limits, Listener, Refused};
+use tidegate_net::serve::Notice;
 use tidegate_net::tls::{ClientConfig, ClientTls, Identity, ServerTls};
+
+use tracing::{debug, warn};
 
 use crate::blocking::blocking;
 
@@ -191,6 +194,42 @@ pub(crate) fn address(listen: &Spanned<String>) -> Result<SocketAddr, Mistake> {
              whoever reaches this machine",
         )
     })
+}
+
+/// Tells what no request is told of: the first of each kind, and then only in detail.
+pub(crate) struct Troubles {
+    component: Arc<str>,
+    crowded: bool,
+    broken: bool,
+}
+
+impl Troubles {
+    pub(crate) fn new(component: Arc<str>) -> Self {
+        Self { component, crowded: false, broken: false }
+    }
+
+    pub(crate) fn tell(&mut self, notice: &Notice) {
+        let component = &*self.component;
+        match notice {
+            Notice::Refused(Refused::TooMany(peer)) => {
+                if !std::mem::replace(&mut self.crowded, true) {
+                    warn!(component, %peer, "there are connections_max connections: those beyond \
+                           are closed at once; further ones are not named");
+                }
+            }
+            Notice::Refused(Refused::Failed(error)) => self.failed(error),
+            Notice::Broken(peer, error) => debug!(component, %peer, %error, "a connection broke"),
+        }
+    }
+
+    /// A connection that did not come about.
+    pub(crate) fn failed(&mut self, error: &io::Error) {
+        let component = &*self.component;
+        match std::mem::replace(&mut self.broken, true) {
+            false => warn!(component, %error, "a connection failed; further ones are not named"),
+            true => debug!(component, %error, "a connection failed"),
+        }
+    }
 }
 
 /// A count that must not be zero.
