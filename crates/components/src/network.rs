@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use tidegate_model::{Error, Mistake, Result, Spanned, TimeSpan};
-use tidegate_net::auth::Secrets;
+use tidegate_net::auth::{Secrets, basic_header, bearer_header};
 use tidegate_net::listen::{Limits, Listener, Refused};
 use tidegate_net::serve::Notice;
 use tidegate_net::tls::{ClientConfig, ClientTls, Identity, ServerTls};
@@ -53,6 +54,52 @@ pub(crate) struct Auth {
     /// Names and passwords.
     #[serde(default)]
     users: BTreeMap<Spanned<String>, String>,
+}
+
+/// Who we are: a token, or a name and a password.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credentials {
+    token: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+/// The header that shows who we are.
+pub(crate) fn credentials(auth: &Spanned<Credentials>) -> Result<HeaderValue, Mistake> {
+    let header = match auth.get_ref() {
+        Credentials { token: Some(token), user: None, password: None }
+            if !token.trim().is_empty() =>
+        {
+            bearer_header(token)
+        }
+        Credentials { token: None, user: Some(user), password: Some(password) } => {
+            basic_header(user, password)
+        }
+        _ => {
+            let help = "auth = { token = \"${TOKEN}\" }, or { user = \"…\", password = \"…\" }";
+            return Err(Mistake::at(auth.span(), "auth says not who we are").help(help));
+        }
+    };
+    header
+        .map_err(|_| Mistake::at(auth.span(), "a secret can't have line ends").help("is it whole?"))
+}
+
+/// A header of a configuration.
+pub(crate) fn header(
+    name: &Spanned<String>,
+    value: &Spanned<String>,
+) -> Result<(HeaderName, HeaderValue), Mistake> {
+    let no_name = |_| {
+        let message = format!("no header has the name {:?}", name.get_ref());
+        Mistake::at(name.span(), message).help("letters, digits and dashes")
+    };
+    let no_value = |_| {
+        let message = format!("{:?} can't be the value of a header", value.get_ref());
+        Mistake::at(value.span(), message).help("text without line ends")
+    };
+    let found = name.get_ref().parse::<HeaderName>().map_err(no_name)?;
+    Ok((found, value.get_ref().parse().map_err(no_value)?))
 }
 
 /// What a listening component is configured with, once understood.
