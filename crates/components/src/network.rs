@@ -158,18 +158,23 @@ impl Listening {
             limits.tls = Some(loaded.map_err(|error| Error::fatal("tls").because(error))?);
         }
         let address = self.address;
-        Listener::bind(address, limits).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => Error::disconnected(format!(
-                "listen: another program listens at {address}; stop it, or take another port"
-            )),
-            io::ErrorKind::AddrNotAvailable => Error::fatal(format!(
-                "listen: {address} is no address of this machine; \"0.0.0.0\" means all it has"
-            )),
-            io::ErrorKind::PermissionDenied => Error::fatal(format!(
-                "listen: this user may not listen at {address}; take a port from 1024"
-            )),
-            _ => Error::fatal(format!("listen: can't listen at {address}")).because(error),
-        })
+        Listener::bind(address, limits).map_err(|error| not_bound(address, error))
+    }
+}
+
+/// Why an address can't be listened at.
+pub(crate) fn not_bound(address: SocketAddr, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Error::disconnected(format!(
+            "listen: another program listens at {address}; stop it, or take another port"
+        )),
+        io::ErrorKind::AddrNotAvailable => Error::fatal(format!(
+            "listen: {address} is no address of this machine; \"0.0.0.0\" means all it has"
+        )),
+        io::ErrorKind::PermissionDenied => Error::fatal(format!(
+            "listen: this user may not listen at {address}; take a port from 1024"
+        )),
+        _ => Error::fatal(format!("listen: can't listen at {address}")).because(error),
     }
 }
 
