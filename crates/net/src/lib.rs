@@ -18,3 +18,6 @@ pub mod serve;
 
 /// Connections that go out.
 pub mod connect;
+
+/// WebSockets: messages with backpressure, and one message to many.
+pub mod websocket;
