@@ -212,11 +212,11 @@ pub(super) fn close_reason(payload: &[u8]) -> Result<Option<(CloseCode, String)>
             _ => Err(Failure::Protocol("half a code to close with".to_owned())),
         };
     };
+    let reason = std::str::from_utf8(reason).map_err(|_| Failure::NotText)?;
     let code = CloseCode::from(u16::from_be_bytes(*code));
     if !code.is_allowed() {
         return Err(Failure::Protocol(format!("the code {code} to close with, which is none")));
     }
-    let reason = std::str::from_utf8(reason).map_err(|_| Failure::NotText)?;
     Ok(Some((code, reason.to_owned())))
 }
 

@@ -53,6 +53,12 @@ fn theirs(bytes: &[u8]) -> (Vec<Message>, End) {
         match socket.read() {
             Ok(tungstenite::Message::Text(text)) => messages.push(Message::Text(text)),
             Ok(tungstenite::Message::Binary(bytes)) => messages.push(Message::Binary(bytes)),
+            // What it makes of a code that is none.
+            Ok(tungstenite::Message::Close(Some(close)))
+                if close.reason == "Protocol violation" =>
+            {
+                break End::Protocol;
+            }
             Ok(tungstenite::Message::Close(_)) => break End::Closed,
             Ok(_) => {}
             Err(tungstenite::Error::Protocol(

@@ -26,7 +26,7 @@ async fn memory_is_asked_for_before_a_body_is_read_and_an_idle_stream_holds_none
     drop(message);
     assert_eq!(holder.held(), 0);
 
-    let taken = other.charge(50_000);
+    let taken = other.charge(70_000);
     far.write_all(&frame(0x82, &[7; 40_000])).await.unwrap();
     assert!(near.next().now_or_never().is_none());
     assert_eq!(holder.held(), 0, "who waits holds nothing");

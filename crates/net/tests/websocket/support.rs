@@ -59,14 +59,14 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A server's frame: what kind, and its payload.
 pub(crate) async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> (u8, Vec<u8>) {
-    let first = soon(stream.read_u8()).await.unwrap();
-    let length = match soon(stream.read_u8()).await.unwrap() {
-        126 => usize::from(soon(stream.read_u16()).await.unwrap()),
-        127 => soon(stream.read_u64()).await.unwrap() as usize,
+    let first = stream.read_u8().await.unwrap();
+    let length = match stream.read_u8().await.unwrap() {
+        126 => usize::from(stream.read_u16().await.unwrap()),
+        127 => stream.read_u64().await.unwrap() as usize,
         short => usize::from(short),
     };
     let mut payload = vec![0; length];
-    soon(stream.read_exact(&mut payload)).await.unwrap();
+    stream.read_exact(&mut payload).await.unwrap();
     (first, payload)
 }
 

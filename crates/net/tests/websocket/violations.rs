@@ -15,7 +15,7 @@ async fn told(bytes: &[u8]) -> u16 {
     let (mut near, mut far) = raw(small(), 1 << 16);
     far.write_all(bytes).await.unwrap();
     let error = soon(near.next()).await.unwrap().unwrap_err();
-    let (kind, payload) = read_frame(&mut far).await;
+    let (kind, payload) = soon(read_frame(&mut far)).await;
     assert_eq!(kind, 0x88, "{error}");
     let code = u16::from_be_bytes([payload[0], payload[1]]);
     assert_eq!(Some(code), error.close_code().map(u16::from), "{error}");
