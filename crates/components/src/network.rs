@@ -8,11 +8,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use tidegate_model::{Error, Mistake, Result, Spanned, TimeSpan};
-use tidegate_net::auth::Secrets;
-use tidegate_net::listen::{Limits, Listener};
+use tidegate_net::auth::{Secrets, basic_header, bearer_header};
+use tidegate_net::listen::{Limits, Listener, Refused};
+use tidegate_net::serve::Notice;
 use tidegate_net::tls::{ClientConfig, ClientTls, Identity, ServerTls};
+
+use tracing::{debug, warn};
 
 use crate::blocking::blocking;
 
@@ -50,6 +54,52 @@ pub(crate) struct Auth {
     /// Names and passwords.
     #[serde(default)]
     users: BTreeMap<Spanned<String>, String>,
+}
+
+/// Who we are: a token, or a name and a password.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credentials {
+    token: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+/// The header that shows who we are.
+pub(crate) fn credentials(auth: &Spanned<Credentials>) -> Result<HeaderValue, Mistake> {
+    let header = match auth.get_ref() {
+        Credentials { token: Some(token), user: None, password: None }
+            if !token.trim().is_empty() =>
+        {
+            bearer_header(token)
+        }
+        Credentials { token: None, user: Some(user), password: Some(password) } => {
+            basic_header(user, password)
+        }
+        _ => {
+            let help = "auth = { token = \"${TOKEN}\" }, or { user = \"…\", password = \"…\" }";
+            return Err(Mistake::at(auth.span(), "auth says not who we are").help(help));
+        }
+    };
+    header
+        .map_err(|_| Mistake::at(auth.span(), "a secret can't have line ends").help("is it whole?"))
+}
+
+/// A header of a configuration.
+pub(crate) fn header(
+    name: &Spanned<String>,
+    value: &Spanned<String>,
+) -> Result<(HeaderName, HeaderValue), Mistake> {
+    let no_name = |_| {
+        let message = format!("no header has the name {:?}", name.get_ref());
+        Mistake::at(name.span(), message).help("letters, digits and dashes")
+    };
+    let no_value = |_| {
+        let message = format!("{:?} can't be the value of a header", value.get_ref());
+        Mistake::at(value.span(), message).help("text without line ends")
+    };
+    let found = name.get_ref().parse::<HeaderName>().map_err(no_name)?;
+    Ok((found, value.get_ref().parse().map_err(no_value)?))
 }
 
 /// What a listening component is configured with, once understood.
@@ -191,6 +241,42 @@ pub(crate) fn address(listen: &Spanned<String>) -> Result<SocketAddr, Mistake> {
              whoever reaches this machine",
         )
     })
+}
+
+/// Tells what no request is told of: the first of each kind, and then only in detail.
+pub(crate) struct Troubles {
+    component: Arc<str>,
+    crowded: bool,
+    broken: bool,
+}
+
+impl Troubles {
+    pub(crate) fn new(component: Arc<str>) -> Self {
+        Self { component, crowded: false, broken: false }
+    }
+
+    pub(crate) fn tell(&mut self, notice: &Notice) {
+        let component = &*self.component;
+        match notice {
+            Notice::Refused(Refused::TooMany(peer)) => {
+                if !std::mem::replace(&mut self.crowded, true) {
+                    warn!(component, %peer, "there are connections_max connections: those beyond \
+                           are closed at once; further ones are not named");
+                }
+            }
+            Notice::Refused(Refused::Failed(error)) => self.failed(error),
+            Notice::Broken(peer, error) => debug!(component, %peer, %error, "a connection broke"),
+        }
+    }
+
+    /// A connection that did not come about.
+    pub(crate) fn failed(&mut self, error: &io::Error) {
+        let component = &*self.component;
+        match std::mem::replace(&mut self.broken, true) {
+            false => warn!(component, %error, "a connection failed; further ones are not named"),
+            true => debug!(component, %error, "a connection failed"),
+        }
+    }
 }
 
 /// A count that must not be zero.

@@ -214,7 +214,7 @@ impl Writer {
         };
         loop {
             match self.sink.write(&rows).await {
-                Ok(Written { again, after, rejected }) => {
+                Ok(Written { again, after, why, rejected }) => {
                     let settled = rows.num_rows().saturating_sub(again.len());
                     let taken = settled.saturating_sub(rejected.len()) as u64;
                     self.gauge.rows.fetch_add(taken, Ordering::Relaxed);
@@ -232,6 +232,9 @@ impl Writer {
                         return Ok(refused);
                     }
                     left = Some(again.iter().filter_map(|row| first(&left, *row)).collect());
+                    if let Some(why) = why {
+                        trouble(&self.gauge, why);
+                    }
                     rows = these(&rows, &again)?;
                     sleep(after.or_else(|| delays.next()).unwrap_or_default()).await;
                 }
@@ -289,11 +292,16 @@ async fn wait_after(
         return Err(error);
     }
     let Some(delay) = delays.next() else { return Err(error) };
-    if gauge.set_trouble(Some(error.to_string())) {
-        tracing::warn!(sink = &*gauge.name, "{error}; trying again");
-    }
+    trouble(gauge, error.to_string());
     sleep(delay).await;
     Ok(())
+}
+
+/// Shows why it is tried again, and tells it where that is new.
+fn trouble(gauge: &Gauge, why: String) {
+    if gauge.set_trouble(Some(why.clone())) {
+        tracing::warn!(sink = &*gauge.name, "{why}; trying again");
+    }
 }
 
 fn without_offset(mut rows: RecordBatch) -> RecordBatch {

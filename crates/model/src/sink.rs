@@ -115,6 +115,8 @@ pub struct Written {
     pub again: Vec<usize>,
     /// How long to wait before that, where the other side said so.
     pub after: Option<Duration>,
+    /// Why they are to be written again, for people to read.
+    pub why: Option<String>,
     /// Rows that will never be taken, ascending, and why.
     pub rejected: Vec<(usize, String)>,
 }

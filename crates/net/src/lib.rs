@@ -16,6 +16,9 @@ pub mod listen;
 /// HTTP for those that come in.
 pub mod serve;
 
+/// Server-sent events.
+pub mod sse;
+
 /// Connections that go out.
 pub mod connect;
 

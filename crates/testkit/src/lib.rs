@@ -14,5 +14,8 @@ pub mod cases;
 /// A program that is started, watched and stopped.
 pub mod process;
 
+/// A network with faults.
+pub mod proxy;
+
 /// Paired benchmarks: both sides in one run, interleaved, as a ratio.
 pub mod bench;

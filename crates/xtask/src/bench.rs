@@ -7,7 +7,8 @@ use std::thread::available_parallelism;
 use crate::step::{Step, root, write};
 
 /// Every benchmark: its package and its name.
-const BENCHMARKS: [(&str, &str); 2] = [("tidegate-flow", "operators"), ("tidegate", "spine")];
+const BENCHMARKS: [(&str, &str); 3] =
+    [("tidegate-flow", "operators"), ("tidegate", "spine"), ("tidegate", "live")];
 
 /// Runs all, or the pairs whose name has the filter in it; only a full run is kept.
 pub(crate) fn run(filter: Option<&str>) -> Result<(), String> {
@@ -36,13 +37,15 @@ pub(crate) fn smoke() -> Result<(), String> {
 
 /// Gets the programs that ours is compared with and that a system may lack.
 pub(crate) fn fetch_tools() -> Result<(), String> {
-    if (Step { env: &[], command: "rg --version" }).read().is_ok() {
-        return Ok(());
-    }
-    // A new system knows no packages before it has asked.
-    for command in ["apt-get update -qq", "apt-get install -y -qq ripgrep"] {
-        let done = Step { env: &[], command }.run();
-        done.map_err(|error| format!("the benchmarks need ripgrep's `rg`: {error}"))?;
+    for (shown_by, package) in [("rg --version", "ripgrep"), ("socat -V", "socat")] {
+        if (Step { env: &[], command: shown_by }).read().is_ok() {
+            continue;
+        }
+        // A new system knows no packages before it has asked.
+        for command in ["apt-get update -qq", &format!("apt-get install -y -qq {package}")] {
+            let done = Step { env: &[], command }.run();
+            done.map_err(|error| format!("the benchmarks need {package}: {error}"))?;
+        }
     }
     Ok(())
 }

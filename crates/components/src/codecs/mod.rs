@@ -9,6 +9,9 @@ mod prefilter;
 /// Where lines begin and end.
 mod lines;
 
+/// The elements of a JSON array as lines.
+pub mod array;
+
 /// Lines that are not as they should be.
 mod damage;
 
@@ -26,7 +29,8 @@ pub(crate) mod values;
 
 pub(crate) use damage::Damage;
 pub use decode::{
-    Chunk, Codec, DECODERS, Decoded, Decoder, Label, Places, Severe, Shape, decoder_named,
+    Chunk, Codec, DECODERS, Decoded, Decoder, Label, Malformed, Places, Severe, Shape,
+    decoder_named,
 };
 pub(crate) use lines::too_large;
 pub use lines::{Cut, Cutter, Line, Piece, TooLong, line_bytes_max};

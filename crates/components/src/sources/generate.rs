@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use self::template::{Templates, Wheel};
 use crate::clock;
 use crate::codecs::{
-    Chunk, Codec, Decoder, Label, Line, Places, Pool, Shape, decoder_named, too_large,
+    Chunk, Codec, Cut, Damage, Decoder, Label, Line, Places, Pool, Shape, decoder_named, too_large,
 };
 
 /// What lines are made of.
@@ -133,6 +133,7 @@ impl Source for GenerateSource {
             count: self.count,
             made: made.unwrap_or_default(),
             pace: self.rate.map(|rate| Pace::new(rate, Instant::now())),
+            damage: Damage::default(),
         };
         Box::pin(async { Ok(stream::try_unfold(generate, Generate::next).boxed()) })
     }
@@ -152,6 +153,7 @@ struct Generate {
     count: u64,
     made: u64,
     pace: Option<Pace>,
+    damage: Damage,
 }
 
 impl Generate {
@@ -192,6 +194,7 @@ impl Generate {
             label: &self.label,
             read_at,
         })?;
+        self.damage.tell(PARTITION, &Cut::default(), &decoded);
         self.made += rows;
         let partition = Partition::from(PARTITION);
         let position = Position { partition, sequence: self.made, state: Bytes::new() };
@@ -202,7 +205,7 @@ impl Generate {
             position,
             read_at,
             bytes,
-            refused: 0,
+            refused: decoded.refused,
             skipped: 0,
             told: None,
         })

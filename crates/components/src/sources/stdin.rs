@@ -31,7 +31,7 @@ use tidegate_model::{
 use crate::blocking::blocking;
 use crate::clock;
 use crate::codecs::{
-    Chunk, Codec, Cut, Cutter, Damage, Decoder, Label, Line, Piece, Places, Pool, Prefilter, Shape,
+    Chunk, Codec, Cutter, Damage, Decoder, Label, Line, Piece, Places, Pool, Prefilter, Shape,
     Space, decoder_named, line_bytes_max, too_large,
 };
 
@@ -248,11 +248,11 @@ impl Lines {
             label: &self.label,
             read_at,
         })?;
-        self.damage.tell("stdin", &cut, decoded.repaired);
+        self.damage.tell("stdin", &cut, &decoded);
         let partition = Partition::from("stdin");
         let position = Position { partition, sequence: self.offset, state: Bytes::new() };
         let (rows, bytes) = (decoded.rows, cut.used as u64);
-        let Cut { refused, skipped, .. } = cut;
+        let (refused, skipped) = (cut.refused + decoded.refused, cut.skipped);
         Ok(Some(SourceBatch {
             rows,
             start,

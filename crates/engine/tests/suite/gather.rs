@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow_array::{RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use futures::future::BoxFuture;
-use tidegate_engine::{Pipeline, RunOptions, SinkOptions, Store};
+use tidegate_engine::{Pipeline, RunOptions, Running, SinkOptions, Store};
 use tidegate_model::{
     Commit, Delivered, Gather, Mistake, Result, Sink, SinkContext, Verdict, Written,
 };
@@ -61,20 +61,42 @@ impl Sink for Slow {
     }
 }
 
+async fn start(source: Numbers, sink: Slow) -> Running {
+    let builder = Pipeline::builder().source("numbers", Box::new(source) as Box<_>);
+    let options = SinkOptions::default();
+    let builder = builder.sink("out", &["numbers"], options, Box::new(sink) as Box<_>);
+    let store = Some(Store::in_memory().unwrap());
+    let options = RunOptions { once: true, store, ..RunOptions::default() };
+    builder.build().unwrap().start(options).await.unwrap()
+}
+
 /// What each write had, and what became of each batch of the source.
 async fn run(source: Numbers, gather: Gather, write: Duration) -> (Vec<Vec<u64>>, Vec<Verdict>) {
     let verdicts = Arc::clone(&source.verdicts);
     let sink = Slow { gather, write, writes: Arc::default() };
-    let builder = Pipeline::builder().source("numbers", Box::new(source) as Box<_>);
-    let options = SinkOptions::default();
-    let builder = builder.sink("out", &["numbers"], options, Box::new(sink.clone()) as Box<_>);
-    let store = Some(Store::in_memory().unwrap());
-    let options = RunOptions { once: true, store, ..RunOptions::default() };
-    let running = builder.build().unwrap().start(options).await.unwrap();
+    let running = start(source, sink.clone()).await;
     let finished = timeout(Duration::from_secs(3_600), running.finish()).await;
     finished.unwrap_or_else(|_| panic!("it stands still")).unwrap();
     let verdicts = verdicts.lock().unwrap().clone();
     (sink.writes.lock().unwrap().clone(), verdicts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_is_closed_once_and_after_all_it_gave_is_told() {
+    for stop in [false, true] {
+        let source = Numbers { pace: Duration::from_millis(1), ..Numbers::new(50, 1) };
+        let (verdicts, closed) = (Arc::clone(&source.verdicts), Arc::clone(&source.closed));
+        let sink = Slow { gather: LIMITS, write: AGE, writes: Arc::default() };
+        let running = start(source, sink).await;
+        if stop {
+            sleep(Duration::from_millis(20)).await;
+            running.handle().stop();
+        }
+        running.finish().await.unwrap();
+        let told = verdicts.lock().unwrap().clone();
+        assert_eq!((told.len() == 50, &*closed.lock().unwrap()), (!stop, &vec![told.len()]));
+        assert!(told.len() > 10);
+    }
 }
 
 const AGE: Duration = Duration::from_millis(100);

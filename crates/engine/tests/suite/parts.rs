@@ -35,6 +35,8 @@ pub(crate) struct Numbers {
     pub(crate) opened: Arc<Mutex<Option<SourceContext>>>,
     /// What it was told of its batches, in the order they were settled.
     pub(crate) verdicts: Arc<Mutex<Vec<Verdict>>>,
+    /// Of how many it had been told each time it was closed.
+    pub(crate) closed: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Numbers {
@@ -48,6 +50,7 @@ impl Numbers {
             searched: false,
             opened: Arc::default(),
             verdicts: Arc::default(),
+            closed: Arc::default(),
         }
     }
 }
@@ -87,6 +90,11 @@ impl Source for Numbers {
             });
             Ok(Box::pin(batches) as SourceStream)
         })
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.closed.lock().unwrap().push(self.verdicts.lock().unwrap().len());
+        Box::pin(async {})
     }
 }
 

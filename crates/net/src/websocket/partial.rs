@@ -2,6 +2,7 @@
 
 use tidegate_flow::Permit;
 
+use super::Failure;
 use super::frame::{Head, apply_mask};
 
 /// A message of which a part is there.
@@ -15,12 +16,15 @@ pub(super) struct Partial {
     frame_at: usize,
     pub(super) last: bool,
     pub(super) permit: Option<Permit>,
+    // So much of it is text.
+    checked: usize,
 }
 
 impl Partial {
     /// One of which nothing is there yet, but room.
     pub(super) fn new(text: bool, permit: Option<Permit>) -> Self {
-        Self { text, payload: Vec::new(), filled: 0, mask: None, frame_at: 0, last: false, permit }
+        let (payload, filled, frame_at, checked) = (Vec::new(), 0, 0, 0);
+        Self { text, payload, filled, mask: None, frame_at, last: false, permit, checked }
     }
 
     pub(super) fn rest(&self) -> usize {
@@ -50,5 +54,21 @@ impl Partial {
             apply_mask(bytes, mask, start - self.frame_at);
         }
         self.filled = end;
+    }
+
+    /// Whether it is what it says it is, once a frame is all there: a character may be in two.
+    pub(super) fn check(&mut self) -> Result<(), Failure> {
+        if !self.text {
+            return Ok(());
+        }
+        let new = self.payload.get(self.checked..self.filled).unwrap_or_default();
+        match std::str::from_utf8(new) {
+            Ok(_) => self.checked = self.filled,
+            Err(error) if error.error_len().is_none() && !self.last => {
+                self.checked += error.valid_up_to();
+            }
+            Err(_) => return Err(Failure::NotText),
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 use tidegate_model::{BudgetHolder, Error, OFFSET, Result};
 
-use super::{Chunk, Places};
+use super::{Chunk, Decoded};
 use crate::codecs::space::charged;
 use crate::codecs::views::{Text, Views};
 
@@ -54,6 +54,8 @@ pub(super) struct Found {
     pub(super) level: Option<StringArray>,
     pub(super) message: Option<StringViewArray>,
     pub(super) metadata: Option<ArrayRef>,
+    /// Lines that are no rows, ascending.
+    pub(super) left_out: Vec<u32>,
 }
 
 impl Shape {
@@ -92,20 +94,30 @@ impl Shape {
         PrimitiveArray::new(ScalarBuffer::from(buffer), None)
     }
 
+    /// What a decoder gives that refuses no line.
+    pub(super) fn decoded(
+        &mut self,
+        chunk: &Chunk<'_>,
+        found: Found,
+        repaired: u64,
+    ) -> Result<Decoded> {
+        Ok(Decoded { rows: self.batch(chunk, found)?, repaired, refused: 0, malformed: None })
+    }
+
     /// All columns, side by side.
     pub(super) fn batch(&mut self, chunk: &Chunk<'_>, found: Found) -> Result<RecordBatch> {
-        let rows = chunk.lines.len();
+        let rows = chunk.lines.len() - found.left_out.len();
         self.lengthen(rows);
         let mut found = found;
         let columns = self.columns.fields().iter().zip(&self.nulls).map(|(field, null)| {
             let column: Option<ArrayRef> = match field.name().as_str() {
-                "timestamp" => Some(self.times(chunk, found.timestamp.take())),
+                "timestamp" => Some(self.times(chunk, rows, found.timestamp.take())),
                 "severity" => found.severity.take().map(|column| Arc::new(column) as _),
                 "level" => found.level.take().map(|column| Arc::new(column) as _),
                 "source" => Some(self.source(chunk.label, rows)?),
                 "message" => found.message.take().map(|column| Arc::new(column) as _),
                 "metadata" => found.metadata.take(),
-                OFFSET => Some(self.offsets(chunk)),
+                OFFSET => Some(self.offsets(chunk, &found.left_out)),
                 _ => None,
             };
             Ok(column.unwrap_or_else(|| null.slice(0, rows)))
@@ -136,8 +148,8 @@ impl Shape {
         }
     }
 
-    fn times(&self, chunk: &Chunk<'_>, times: Option<Vec<i64>>) -> ArrayRef {
-        let times = times.unwrap_or_else(|| vec![chunk.read_at; chunk.lines.len()]);
+    fn times(&self, chunk: &Chunk<'_>, rows: usize, times: Option<Vec<i64>>) -> ArrayRef {
+        let times = times.unwrap_or_else(|| vec![chunk.read_at; rows]);
         let times: TimestampNanosecondArray = self.numbers::<TimestampNanosecondType>(times);
         Arc::new(times.with_timezone("UTC"))
     }
@@ -148,12 +160,11 @@ impl Shape {
         Ok(Arc::new(column.map_err(impossible)?))
     }
 
-    fn offsets(&self, chunk: &Chunk<'_>) -> ArrayRef {
-        let lines = chunk.lines.iter();
-        let offsets: Vec<u64> = match chunk.places {
-            Places::Bytes(base) => lines.map(|line| base + u64::from(line.start)).collect(),
-            Places::Rows(first) => (first..).take(lines.len()).collect(),
-        };
+    fn offsets(&self, chunk: &Chunk<'_>, left_out: &[u32]) -> ArrayRef {
+        let mut left_out = left_out.iter().peekable();
+        let is_row = |number: &u32| left_out.next_if_eq(&number).is_none();
+        let numbers = (0..chunk.lines.len() as u32).filter(is_row);
+        let offsets = numbers.map(|number| chunk.offset(number as usize)).collect();
         Arc::new(self.numbers::<UInt64Type>(offsets))
     }
 }

@@ -1,341 +1,233 @@
-//! A line that is a JSON object: which of its values are time, level and message, and what is left.
+//! `json`: each line is a JSON object, and nothing else.
+//!
+//! Its time, level and message are found under their usual names, and all the rest is metadata, as
+//! `auto` has it ([`object`]); an object without a message is its own. A line that is no object is
+//! refused: it is no row, and counted. A blank line is no record, and passed over.
+//!
+//! The whole line is checked, whichever columns are read: values that nobody reads are stepped over,
+//! and nothing is made of them. Lines that were skipped before, as their rows are of no use to
+//! anyone, are neither checked nor counted as refused.
 
 use std::borrow::Cow;
 
-use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::Deserializer;
-use serde_json::value::RawValue;
+use tidegate_model::Result;
 
-use super::texts::Metadata;
+use super::columns::Shape;
+use super::rows::{Rows, Wants};
+use super::{Chunk, Codec, Decoded, Decoder, Malformed, Severe, object};
+use crate::codecs::views::Text;
 
-/// Names of the time, best first; in any case.
-const TIME: [&str; 5] = ["timestamp", "@timestamp", "time", "ts", "datetime"];
+/// What finds the lines of `auto` finds these: there they are the same rows.
+pub(super) const CODEC: Codec =
+    Codec { name: "json", decoder, escapes: &["\\"], severe: Some(Severe::new) };
 
-/// Names of the level.
-const LEVEL: [&str; 5] = ["level", "severity", "lvl", "loglevel", "log.level"];
-
-/// Names of the message.
-const MESSAGE: [&str; 5] = ["message", "msg", "log", "body", "text"];
-
-/// Objects within objects are flattened this far; what is deeper stays JSON.
-const DEPTH_MAX: usize = 8;
-
-/// A flattened name has at most this many bytes, so that a short line can't become a huge row.
-const NAME_BYTES_MAX: usize = 128;
-
-/// A JSON value as it was written.
-pub(super) type Raw<'l> = &'l str;
-
-/// What an object has of the usual things, as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record<'l> {
-    /// With its key.
-    pub(super) time: Option<(Cow<'l, str>, Raw<'l>)>,
-    pub(super) level: Option<Raw<'l>>,
-    pub(super) message: Option<Raw<'l>>,
+/// See the module.
+struct JsonDecoder {
+    shape: Shape,
+    wants: Wants,
 }
 
-/// Reads a line as an object; `None` where it is none. All that is not in the record becomes
-/// metadata, if anyone wants it.
-pub(super) fn read<'l>(line: &'l str, metadata: Option<&mut Metadata>) -> Option<Record<'l>> {
-    let mut usual = Usual::default();
-    let mut deserializer = Deserializer::from_str(line);
-    let object = Object { usual: &mut usual, metadata };
-    let read = deserializer.deserialize_map(object).and_then(|()| deserializer.end());
-    read.is_ok().then(|| Record {
-        level: usual.level.raw(),
-        message: usual.message.raw(),
-        time: usual.time.found.map(|(_, key, raw)| (key, raw)),
-    })
+fn decoder(shape: Shape) -> Box<dyn Decoder> {
+    let wants = Wants::of(&shape);
+    Box::new(JsonDecoder { shape, wants })
 }
 
-/// A string's text; numbers, `true` and nested values as they are written; nothing of null.
-pub(super) fn text(raw: Raw<'_>) -> Option<Cow<'_, str>> {
-    if raw == "null" {
-        return None;
-    }
-    let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return Some(Cow::Borrowed(raw));
-    };
-    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
-        return Some(Cow::Borrowed(inner));
-    }
-    // Half a surrogate pair is valid JSON and no text: it stays as it is written.
-    Some(serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned))
-}
-
-/// The best of several values that could be the same thing.
-#[derive(Default)]
-struct Best<'l> {
-    found: Option<(usize, Cow<'l, str>, Raw<'l>)>,
-}
-
-impl<'l> Best<'l> {
-    fn raw(&self) -> Option<Raw<'l>> {
-        self.found.as_ref().map(|(_, _, raw)| *raw)
-    }
-
-    /// Takes a better one; gives what is not the best.
-    fn offer(
-        &mut self,
-        rank: usize,
-        key: Cow<'l, str>,
-        raw: Raw<'l>,
-    ) -> Option<(Cow<'l, str>, Raw<'l>)> {
-        match &self.found {
-            Some((best, ..)) if *best <= rank => Some((key, raw)),
-            _ => self.found.replace((rank, key, raw)).map(|(_, key, raw)| (key, raw)),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Usual<'l> {
-    time: Best<'l>,
-    level: Best<'l>,
-    message: Best<'l>,
-}
-
-impl<'l> Usual<'l> {
-    /// Which of the usual things a key names, and how well.
-    fn kind(&mut self, key: &str) -> Option<(usize, &mut Best<'l>)> {
-        // The longest has ten letters; most keys end here, by length or first letter.
-        let first = key.as_bytes().first()? | 0x20;
-        if key.len() > 10 || !b"t@dlsmb`".contains(&first) {
-            return None;
-        }
-        let rank = |names: &[&str]| names.iter().position(|name| name.eq_ignore_ascii_case(key));
-        if let Some(rank) = rank(&TIME) {
-            return Some((rank, &mut self.time));
-        }
-        if let Some(rank) = rank(&LEVEL) {
-            return Some((rank, &mut self.level));
-        }
-        rank(&MESSAGE).map(|rank| (rank, &mut self.message))
-    }
-}
-
-struct Object<'l, 'm> {
-    usual: &'m mut Usual<'l>,
-    metadata: Option<&'m mut Metadata>,
-}
-
-impl<'l> Visitor<'l> for Object<'l, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'l>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Key(key)) = map.next_key()? {
-            let rest = match self.usual.kind(&key) {
-                Some((rank, best)) => {
-                    let raw: &RawValue = map.next_value()?;
-                    best.offer(rank, key, raw.get())
-                }
-                None if self.metadata.is_some() => {
-                    let raw: &RawValue = map.next_value()?;
-                    Some((key, raw.get()))
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                    None
-                }
-            };
-            if let (Some((key, raw)), Some(metadata)) = (rest, self.metadata.as_deref_mut()) {
-                add(metadata, &key, raw, DEPTH_MAX);
+impl Decoder for JsonDecoder {
+    fn decode(&mut self, chunk: &Chunk<'_>) -> Result<Decoded> {
+        let text = Text::of(chunk);
+        let mut rows = Rows::new(chunk, self.wants);
+        let (mut left_out, mut malformed) = (Vec::new(), None);
+        let (mut repaired, mut refused) = (0, 0);
+        for (number, line) in chunk.lines.iter().enumerate() {
+            let line = text.line(*line);
+            repaired += u64::from(matches!(line, Cow::Owned(_)));
+            let Err(error) = object::push(&mut rows, &line) else { continue };
+            left_out.push(number as u32);
+            if !line.trim_ascii().is_empty() {
+                refused += 1;
+                malformed.get_or_insert_with(|| Malformed {
+                    line: number,
+                    offset: chunk.offset(number),
+                    reason: reason(&line, &error),
+                });
             }
         }
-        Ok(())
+        let mut found = rows.finish(self.shape.holder())?;
+        found.left_out = left_out;
+        Ok(Decoded { rows: self.shape.batch(chunk, found)?, repaired, refused, malformed })
     }
 }
 
-/// A value as entries: an object as one for each of its members, their names joined by dots.
-pub(super) fn add(metadata: &mut Metadata, name: &str, raw: Raw<'_>, depth: usize) {
-    if raw.starts_with('{') && depth > 0 && name.len() < NAME_BYTES_MAX {
-        let nested = Nested { metadata, name, depth: depth - 1 };
-        if Deserializer::from_str(raw).deserialize_map(nested).is_ok_and(|members| members > 0) {
-            return;
-        }
-    }
-    metadata.entry(name, text(raw).as_deref());
-}
-
-struct Nested<'m> {
-    metadata: &'m mut Metadata,
-    name: &'m str,
-    depth: usize,
-}
-
-impl<'l> Visitor<'l> for Nested<'_> {
-    type Value = usize;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'l>>(self, mut map: A) -> Result<usize, A::Error> {
-        let mut members = 0;
-        while let Some((Key(key), raw)) = map.next_entry::<Key<'_>, &RawValue>()? {
-            add(self.metadata, &format!("{}.{key}", self.name), raw.get(), self.depth);
-            members += 1;
-        }
-        Ok(members)
-    }
-}
-
-/// A key, borrowed where it is written as it is.
-struct Key<'l>(Cow<'l, str>);
-
-impl<'l> serde::Deserialize<'l> for Key<'l> {
-    fn deserialize<D: serde::Deserializer<'l>>(value: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl<'l> Visitor<'l> for Text {
-            type Value = Key<'l>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'l str) -> Result<Self::Value, E> {
-                Ok(Key(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Key(Cow::Owned(text.to_owned())))
-            }
-        }
-
-        value.deserialize_str(Text)
+/// Why a line is no object. Of one that is cut in two, in a few words.
+fn reason(line: &str, error: &serde_json::Error) -> String {
+    match line.trim_ascii_start().starts_with('{') {
+        // Elements of an array may have lines of their own.
+        true if error.line() > 1 => error.to_string(),
+        true => error.to_string().replace(" at line 1 column ", " at byte "),
+        false => "it is no JSON object".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use arrow_array::cast::AsArray;
-    use tidegate_flow::ByteBudget;
+    use proptest::prelude::*;
+    use serde_json::Value;
 
+    use super::super::shown::{self, rows};
+    use super::super::{Places, auto};
     use super::*;
 
-    /// The record of a line, and what is left as `name=value`.
-    fn all(line: &str) -> Option<(Record<'_>, Vec<String>)> {
-        let mut metadata = Metadata::new(1);
-        let record = read(line, Some(&mut metadata))?;
-        metadata.row(true);
-        let column = metadata.finish(&ByteBudget::new(1 << 20).holder(0).unwrap()).unwrap();
-        let map = column.as_map();
-        let keys = map.keys().as_string::<i32>().iter().flatten();
-        let values = map.values().as_string::<i32>().iter();
-        let rest =
-            keys.zip(values).map(|(key, value)| format!("{key}={}", value.unwrap_or("NULL")));
-        Some((record, rest.collect()))
+    fn decode(text: &[u8]) -> Decoded {
+        shown::decode(CODEC, text, shown::with_offsets())
     }
 
     #[test]
-    fn the_usual_keys_are_found_in_any_order_and_case() {
-        let line = r#" {"msg":"hi","pid":1,"Level":30,"time":1531171074631} "#;
-        let (found, rest) = all(line).unwrap();
-        assert_eq!(found.time, Some(("time".into(), "1531171074631")));
-        assert_eq!((found.level, found.message), (Some("30"), Some("\"hi\"")));
-        assert_eq!(rest, ["pid=1"]);
-        for key in TIME {
-            let line = format!(r#"{{"{}":1}}"#, key.to_uppercase());
-            assert_eq!(read(&line, None).unwrap().time.unwrap().1, "1", "{key}");
-        }
-        for key in LEVEL {
-            assert_eq!(read(&format!(r#"{{"{key}":1}}"#), None).unwrap().level, Some("1"), "{key}");
-        }
-        for key in MESSAGE {
-            assert_eq!(
-                read(&format!(r#"{{"{key}":1}}"#), None).unwrap().message,
-                Some("1"),
-                "{key}"
-            );
+    fn an_object_is_the_row_that_auto_makes_of_it() {
+        let text = br#"{"time":"2015-10-18T18:01:47Z","level":"info","msg":"hi","a":{"b":1}}
+  {"ts":1445191307.5,"level":40,"text":"a\tb"}
+{"@timestamp":"soon","severity":"loud","log":null,"x":[1,2]}
+{"msg":"half \ud800 a pair"}
+{}
+"#;
+        let decoded = decode(text);
+        assert_eq!((decoded.rows.num_rows(), decoded.refused, &decoded.malformed), (5, 0, &None));
+        assert_eq!(decoded.rows, shown::decode(auto::CODEC, text, shown::with_offsets()).rows);
+        assert_eq!(rows(&decoded.rows)[0], "1445191307; info 9; hi; a.b=1");
+    }
+
+    #[test]
+    fn what_is_no_object_is_no_row_and_the_first_is_told() {
+        let text = b"{\"msg\":\"a\"}\n\n{\"msg\":\"cut\n[1]\n \t\r\n{\"msg\":\"b\"}\ntext\n{\"msg\":\"c\"}";
+        let decoded = decode(text);
+        assert_eq!(rows(&decoded.rows), ["read; -; a;", "read; -; b;", "read; -; c;"]);
+        assert_eq!(shown::offsets(&decoded.rows), [0, 33, 50]);
+        assert_eq!(decoded.refused, 3);
+        let reason = "EOF while parsing a string at byte 11".to_owned();
+        assert_eq!(decoded.malformed, Some(Malformed { line: 2, offset: 13, reason }));
+        let numbered = shown::decode_at(CODEC, text, shown::with_offsets(), Places::Rows(100));
+        assert_eq!(shown::offsets(&numbered.rows), [100, 105, 107]);
+        assert_eq!(numbered.malformed.unwrap().offset, 102);
+    }
+
+    #[test]
+    fn reasons_say_where_and_have_nothing_of_the_line() {
+        let long = format!("\"{}\"", "x".repeat(1000));
+        for (line, reason) in [
+            ("text", "it is no JSON object"),
+            ("[{\"a\":1}]", "it is no JSON object"),
+            (&long, "it is no JSON object"),
+            ("{\"a\":1}{", "trailing characters at byte 8"),
+            ("{\"a\" 1}", "expected `:` at byte 6"),
+            ("{'a': 1}", "key must be a string at byte 2"),
+            ("{\"a\":tru}", "expected ident at byte 9"),
+            ("{\"a\":1,}", "trailing comma at byte 8"),
+            ("{", "EOF while parsing an object at byte 1"),
+            (
+                "{\"a\":\"\u{1}\"}",
+                "control character (\\u0000-\\u001F) found while parsing a string at byte 6",
+            ),
+        ] {
+            assert_eq!(decode(line.as_bytes()).malformed.unwrap().reason, reason, "{line}");
         }
     }
 
     #[test]
-    fn of_several_the_best_is_taken_and_the_others_are_kept() {
-        for line in
-            [r#"{"log":"b","message":"a","body":"c"}"#, r#"{"message":"a","body":"c","log":"b"}"#]
-        {
-            let (found, mut rest) = all(line).unwrap();
-            rest.sort();
-            assert_eq!(
-                (found.message, rest),
-                (Some("\"a\""), vec!["body=c".into(), "log=b".into()])
-            );
-        }
+    fn of_a_refused_line_nothing_is_left() {
+        let decoded = decode(
+            b"{\"msg\":\"a\",\"x\":1}\n{\"y\":2,\"z\":{\"a\":1},\n{\"msg\":\"b\",\"w\":3}\n",
+        );
+        assert_eq!(rows(&decoded.rows), ["read; -; a; x=1", "read; -; b; w=3"]);
     }
 
     #[test]
-    fn everything_else_becomes_metadata() {
-        let line = r#"{"a":"x\n\"y\"","b":1.50,"c":true,"d":null,"e":[1, {"f":2}],
-            "g":{"h":{"i":"deep"},"j":{}},"":"empty","k\u0061":"\ud800"}"#;
-        let (_, rest) = all(line).unwrap();
-        assert_eq!(
-            rest,
-            [
-                "a=x\n\"y\"",
-                "b=1.50",
-                "c=true",
-                "d=NULL",
-                "e=[1, {\"f\":2}]",
-                "g.h.i=deep",
-                "g.j={}",
-                "=empty",
-                "ka=\\ud800"
-            ]
+    fn what_nobody_reads_changes_nothing_in_what_is_read() {
+        shown::check_choices(
+            CODEC,
+            b"{\"msg\":\"hi\",\"level\":\"warn\",\"x\":1}\ntext\n\n{\"x\":}\n{}\n",
         );
     }
 
     #[test]
-    fn what_is_too_deep_stays_json_and_names_stay_short() {
-        let deep = (0..20).fold("1".to_owned(), |inner, _| format!(r#"{{"a":{inner}}}"#));
-        let (_, rest) = all(&deep).unwrap();
-        assert_eq!(rest.len(), 1);
-        assert!(rest[0].starts_with("a.a.a.a.a.a.a.a.a={\"a\":"), "{rest:?}");
-        let long = "k".repeat(200);
-        let (_, rest) = all(&format!(r#"{{"{long}":{{"x":{{"y":1}}}}}}"#)).unwrap();
-        assert_eq!(rest, [format!("{long}={{\"x\":{{\"y\":1}}}}")]);
+    fn a_huge_and_a_deep_object_are_read() {
+        let huge = format!("{{\"msg\":\"{}\"}}\n", "x".repeat(500_000));
+        let deep = format!("{{\"a\":{}1{}}}\n", "[".repeat(200_000), "]".repeat(200_000));
+        let decoded = decode(format!("{huge}{deep}").as_bytes());
+        let messages = decoded.rows.column(4).as_string_view();
+        assert_eq!((messages.value(0).len(), messages.value(1)), (500_000, deep.trim_end()));
     }
 
-    #[test]
-    fn what_is_no_object_is_none() {
-        for line in [
-            "",
-            "{",
-            "{}x",
-            "{]",
-            "[]",
-            "1",
-            "\"a\"",
-            "{\"a\":}",
-            "{\"a\":1,}",
-            "{a:1}",
-            "{\"a\":1}{}",
-            "{\"a\":\"\u{1}\"}",
-            "{\"message\":\"unfinished",
-            "{\"a\":01}",
-        ] {
-            assert!(all(line).is_none(), "{line}");
+    /// A value of a member, as JSON.
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<i64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            Just(Value::Null),
+            "[ -~äß\t\n\"\\\\]{0,20}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                proptest::collection::vec(("[a-c]", inner), 0..3)
+                    .prop_map(Value::from_iter),
+            ]
+        })
+    }
+
+    /// What metadata has of a value, more slowly.
+    fn flattened(name: &str, value: &Value, all: &mut Vec<(String, Option<String>)>) {
+        match value {
+            Value::Object(members) if !members.is_empty() => {
+                members
+                    .iter()
+                    .for_each(|(key, value)| flattened(&format!("{name}.{key}"), value, all));
+            }
+            Value::Null => all.push((name.to_owned(), None)),
+            Value::String(text) => all.push((name.to_owned(), Some(text.clone()))),
+            other => all.push((name.to_owned(), Some(other.to_string()))),
         }
-        assert_eq!(all("{}").unwrap(), (Record::default(), vec![]));
     }
 
-    #[test]
-    fn text_is_what_a_value_says() {
-        for (raw, said) in [
-            ("\"plain\"", Some("plain")),
-            (r#""a\tb\u00e4""#, Some("a\tbä")),
-            ("\"\"", Some("")),
-            ("12.0", Some("12.0")),
-            ("null", None),
-            ("{\"a\": 1}", Some("{\"a\": 1}")),
-        ] {
-            assert_eq!(text(raw).as_deref(), said, "{raw}");
+    proptest! {
+        #[test]
+        fn rows_have_the_values_that_serde_finds(
+            message in "[ -~äß\t\n\"\\\\]{0,30}",
+            members in proptest::collection::btree_map("[k-q]{1,2}", value(), 0..5),
+        ) {
+            let mut object = serde_json::Map::from_iter(members.clone());
+            object.insert("message".to_owned(), Value::from(&*message));
+            let line = serde_json::to_string(&object).unwrap();
+            let decoded = decode(line.as_bytes());
+            prop_assert_eq!(decoded.rows.column(4).as_string_view().value(0), message);
+            let mut expected = Vec::new();
+            members.iter().for_each(|(key, value)| flattened(key, value, &mut expected));
+            let entries = decoded.rows.column(5).as_map().value(0);
+            let (keys, values) = (entries.column(0), entries.column(1));
+            let found = keys.as_string::<i32>().iter().zip(values.as_string::<i32>());
+            let found = found.map(|(key, value)| (key.unwrap().to_owned(), value.map(str::to_owned)));
+            prop_assert_eq!(found.collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn any_bytes_are_rows_or_refused_as_serde_takes_them(
+            pieces in proptest::collection::vec(proptest::sample::select(vec![
+                &b"{"[..], b"}", b"\"", b"\"k\":", b",", b"[", b"]", b"1", b"null", b"\\", b"\\u00e4",
+                b"\xff", b" ", b"\t", b"\n", b"\r\n", b"{}", b"{\"msg\":\"a\"}", b"\0",
+            ]), 0..30),
+        ) {
+            let text = pieces.concat();
+            let decoded = decode(&text);
+            let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+            if lines.last().is_some_and(|last| last.is_empty()) {
+                lines.pop();
+            }
+            let lines = lines.into_iter().map(|line| String::from_utf8_lossy(line).trim_ascii().to_owned());
+            let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+            type Object<'l> = std::collections::HashMap<String, &'l serde_json::value::RawValue>;
+            let objects = lines.iter().filter(|line| serde_json::from_str::<Object<'_>>(line).is_ok());
+            prop_assert_eq!(decoded.rows.num_rows(), objects.count());
+            prop_assert_eq!(decoded.refused as usize, lines.len() - decoded.rows.num_rows());
+            prop_assert_eq!(decoded.malformed.is_some(), decoded.refused > 0);
         }
     }
 }

@@ -18,14 +18,24 @@ mod level;
 /// Lines that may be severe.
 mod severe;
 
+/// Rows in the making.
+mod rows;
+
 /// Lines that are JSON objects.
-mod json;
+mod object;
 
 /// Whatever the line says of itself.
 mod auto;
 
+/// Each line is a JSON object.
+mod json;
+
 /// The line is the message, and nothing else is looked at.
 mod text;
+
+/// Rows as tests look at them.
+#[cfg(test)]
+mod shown;
 
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
@@ -41,7 +51,9 @@ use super::lines::Line;
 /// Told which columns anyone reads, it makes those and looks for nothing else. Text stays in the
 /// chunk it was read into; what has to be computed is charged to the budget.
 pub trait Decoder: Send {
-    /// One row for each line, in order, with the columns of the [`Shape`] it was made for.
+    /// One row for each line, in order, with the columns of the [`Shape`] it was made for; none for
+    /// lines that it refuses as they are malformed, and those that say nothing at all, where what it
+    /// reads has no such records. Which these are does not depend on the columns.
     ///
     /// # Errors
     ///
@@ -64,6 +76,18 @@ pub struct Chunk<'c> {
     pub read_at: i64,
 }
 
+impl Chunk<'_> {
+    /// Where that line is in its partition.
+    pub(crate) fn offset(&self, line: usize) -> u64 {
+        match self.places {
+            Places::Bytes(base) => {
+                base + self.lines.get(line).map_or(0, |line| u64::from(line.start))
+            }
+            Places::Rows(first) => first + line as u64,
+        }
+    }
+}
+
 /// What rows of a chunk get as offsets in their partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Places {
@@ -81,6 +105,21 @@ pub struct Decoded {
     /// How many lines were no UTF-8, as far as their text was looked at: what is none in them is
     /// U+FFFD.
     pub repaired: u64,
+    /// How many lines were malformed, and are no rows.
+    pub refused: u64,
+    /// The first of them.
+    pub malformed: Option<Malformed>,
+}
+
+/// A line that a decoder refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Which of the chunk's lines it is, from 0.
+    pub line: usize,
+    /// Where it is in its partition.
+    pub offset: u64,
+    /// What is wrong with it, in a few words that have nothing of its content.
+    pub reason: String,
 }
 
 /// How lines are read, as a configuration's `codec` names it.
@@ -98,7 +137,7 @@ pub struct Codec {
 }
 
 /// All of them.
-pub const DECODERS: &[Codec] = &[text::CODEC, auto::CODEC];
+pub const DECODERS: &[Codec] = &[text::CODEC, auto::CODEC, json::CODEC];
 
 /// The one that a configuration names; `text` where it names none.
 ///

@@ -26,7 +26,7 @@ impl Decoder for TextDecoder {
             let (messages, count) = self.shape.messages(chunk, &Text::of(chunk));
             (found.message, repaired) = (Some(messages), count);
         }
-        Ok(Decoded { rows: self.shape.batch(chunk, found)?, repaired })
+        self.shape.decoded(chunk, found, repaired)
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
             read_at: 0,
         };
         let mut decoder = decoder(Shape::new(log_schema(), holder));
-        let Decoded { rows, repaired } = decoder.decode(&chunk).unwrap();
+        let Decoded { rows, repaired, .. } = decoder.decode(&chunk).unwrap();
         let messages = rows.column(4).as_string_view();
         messages.to_data().validate_full().unwrap();
         let expected = ["short", "longer than a view", "", "broken \u{fffd} and long"];

@@ -560,10 +560,10 @@ impl Tail {
             label: &self.label,
             read_at,
         })?;
-        self.damage.tell(self.path.display(), &cut, decoded.repaired);
+        self.damage.tell(self.path.display(), &cut, &decoded);
         let position = self.progress(partition).position();
         let (rows, bytes) = (decoded.rows, if buffer.is_empty() { 0 } else { end - start });
-        let Cut { refused, skipped, .. } = cut;
+        let (refused, skipped) = (cut.refused + decoded.refused, cut.skipped);
         Ok(SourceBatch { rows, start, position, read_at, bytes, refused, skipped, told: None })
     }
 }

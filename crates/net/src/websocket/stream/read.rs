@@ -50,29 +50,31 @@ impl<W: Wire> MessageStream<W> {
         if let Some((head, needs)) = self.wants {
             let permit = ready!(self.poll_room(needs, cx))?;
             self.wants = None;
-            self.begin(&head, permit);
+            self.begin(&head, permit)?;
         }
         if let Some(partial) = &mut self.partial {
             if partial.rest() > 0 {
                 return self.poll_body(cx);
             }
             if partial.last && partial.filled > 0 {
-                return Poll::Ready(self.complete().map(Some));
+                return Poll::Ready(Ok(Some(self.complete())));
             }
         }
         self.poll_frames(cx)
     }
 
     /// There is room for the message whose first frame the tail begins with.
-    fn begin(&mut self, head: &Head, permit: Option<Permit>) {
+    fn begin(&mut self, head: &Head, permit: Option<Permit>) -> Result<(), Failure> {
         let tail = mem::take(&mut self.tail);
         let mut partial = Partial::new(head.kind == Kind::Text, permit);
         let at_hand = tail.get(head.bytes..).unwrap_or_default();
         partial.frame(head, at_hand);
         self.tail = at_hand.get(head.payload..).unwrap_or_default().to_vec();
         self.parse_tail = !self.tail.is_empty();
+        let checked = if partial.rest() == 0 { partial.check() } else { Ok(()) };
         self.partial = Some(Box::new(partial));
         self.clock.message_begins();
+        checked
     }
 
     /// Reads the rest of a frame to where it belongs.
@@ -89,21 +91,21 @@ impl<W: Wire> MessageStream<W> {
         }
         partial.read(count);
         self.clock.heard();
+        if partial.rest() == 0 {
+            partial.check()?;
+        }
         Poll::Ready(Ok(None))
     }
 
     /// All of a message is there.
-    fn complete(&mut self) -> Result<Messages, Failure> {
-        let Some(partial) = self.partial.take() else { return Ok(Messages::default()) };
+    fn complete(&mut self) -> Messages {
+        let Some(partial) = self.partial.take() else { return Messages::default() };
         self.clock.message_ends();
         let Partial { text, mut payload, permit, .. } = *partial;
-        if text && std::str::from_utf8(&payload).is_err() {
-            return Err(Failure::NotText);
-        }
         if payload.capacity() > payload.len() + payload.len() / 4 {
             payload.shrink_to_fit();
         }
-        Ok(Gathering::of(payload, text).done(permit))
+        Gathering::of(payload, text).done(permit)
     }
 
     /// Reads whatever comes, and takes it apart.
@@ -204,8 +206,11 @@ impl<W: Wire> MessageStream<W> {
         }
         if let Some(partial) = &mut self.partial {
             partial.frame(head, payload);
-            if partial.rest() == 0 && partial.last {
-                self.next = Some(self.complete()?);
+            if partial.rest() == 0 {
+                partial.check()?;
+                if partial.last {
+                    self.next = Some(self.complete());
+                }
             }
             return Ok(Some(head.bytes + head.payload.min(payload.len())));
         }
