@@ -140,6 +140,11 @@ impl ListenFields {
 }
 
 impl Listening {
+    /// A connection is given up where its peer takes nothing of what is sent for so long.
+    pub(crate) fn give_up_after(&mut self, unsent: Duration) {
+        self.limits.keepalive.unsent = Some(unsent);
+    }
+
     /// Where it listens, as it is configured.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

@@ -62,6 +62,13 @@ pub trait Sink: Send {
     ///
     /// As [`write`](Sink::write); `Disconnected` commits again.
     fn commit<'a>(&'a mut self, delivered: &'a [Delivered]) -> BoxFuture<'a, Result<()>>;
+
+    /// Lets what was written go out, to those who read it from here. Called once, when all is
+    /// committed and nothing follows; not where the run is aborted. It is bounded by the time that a
+    /// shutdown may take.
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// When a sink's writes become durable: see [`Sink::commit_when`].

@@ -13,6 +13,22 @@ use tokio_rustls::TlsConnector;
 
 use crate::listen::{Connection, Keepalive, prepare};
 
+/// An HTTP client with this TLS: HTTP/1.1, a connection for each request that is under way.
+///
+/// It has no time limit of its own; set what fits. Proxies are taken from the environment
+/// (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`).
+pub fn http(tls: &ClientConfig) -> reqwest::ClientBuilder {
+    let name = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .http1_only()
+        .user_agent(name)
+        .connect_timeout(CONNECT_TIMEOUT)
+}
+
+/// So long a connection may take to come about, TLS and all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Where to connect, and how.
 #[derive(Clone)]
 pub struct Target {

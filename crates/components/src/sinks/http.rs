@@ -300,13 +300,8 @@ impl Sink for HttpSink {
                 307 | 308 if attempt.previous().len() <= REDIRECTIONS_MAX => attempt.follow(),
                 _ => attempt.stop(),
             });
-            let client = Client::builder()
-                .tls_backend_preconfigured((*tls).clone())
-                .http1_only()
-                .redirect(redirect)
-                .timeout(self.timeout)
-                .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-                .build();
+            let client = tidegate_net::connect::http(&tls);
+            let client = client.redirect(redirect).timeout(self.timeout).build();
             let client = client.map_err(|error| Error::fatal("no client").because(error))?;
             self.client = Some(Open { client, began: Instant::now() });
             Ok(Vec::new())

@@ -21,6 +21,8 @@ struct Slow {
     gather: Gather,
     write: Duration,
     writes: Arc<Mutex<Vec<Vec<u64>>>>,
+    /// After how many writes it was closed.
+    closed: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Sink for Slow {
@@ -59,6 +61,11 @@ impl Sink for Slow {
     fn commit<'a>(&'a mut self, _: &'a [Delivered]) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { Ok(()) })
     }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.closed.lock().unwrap().push(self.writes.lock().unwrap().len());
+        Box::pin(async {})
+    }
 }
 
 async fn start(source: Numbers, sink: Slow) -> Running {
@@ -73,7 +80,7 @@ async fn start(source: Numbers, sink: Slow) -> Running {
 /// What each write had, and what became of each batch of the source.
 async fn run(source: Numbers, gather: Gather, write: Duration) -> (Vec<Vec<u64>>, Vec<Verdict>) {
     let verdicts = Arc::clone(&source.verdicts);
-    let sink = Slow { gather, write, writes: Arc::default() };
+    let sink = Slow { gather, write, writes: Arc::default(), closed: Arc::default() };
     let running = start(source, sink.clone()).await;
     let finished = timeout(Duration::from_secs(3_600), running.finish()).await;
     finished.unwrap_or_else(|_| panic!("it stands still")).unwrap();
@@ -82,12 +89,13 @@ async fn run(source: Numbers, gather: Gather, write: Duration) -> (Vec<Vec<u64>>
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_is_closed_once_and_after_all_it_gave_is_told() {
+async fn each_is_closed_once_a_source_when_all_is_told_and_a_sink_when_all_is_written() {
     for stop in [false, true] {
         let source = Numbers { pace: Duration::from_millis(1), ..Numbers::new(50, 1) };
         let (verdicts, closed) = (Arc::clone(&source.verdicts), Arc::clone(&source.closed));
-        let sink = Slow { gather: LIMITS, write: AGE, writes: Arc::default() };
-        let running = start(source, sink).await;
+        let (writes, shut) = (Arc::default(), Arc::default());
+        let sink = Slow { gather: LIMITS, write: AGE, writes, closed: shut };
+        let running = start(source, sink.clone()).await;
         if stop {
             sleep(Duration::from_millis(20)).await;
             running.handle().stop();
@@ -96,6 +104,7 @@ async fn a_source_is_closed_once_and_after_all_it_gave_is_told() {
         let told = verdicts.lock().unwrap().clone();
         assert_eq!((told.len() == 50, &*closed.lock().unwrap()), (!stop, &vec![told.len()]));
         assert!(told.len() > 10);
+        assert_eq!(*sink.closed.lock().unwrap(), [sink.writes.lock().unwrap().len()]);
     }
 }
 

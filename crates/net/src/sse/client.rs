@@ -251,11 +251,25 @@ pub struct Events {
 
 /// A connection ended, by its end or an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken(String);
+pub struct Broken {
+    said: String,
+    ended: bool,
+}
+
+impl Broken {
+    fn by(said: String) -> Self {
+        Self { said, ended: false }
+    }
+
+    /// Whether the server ended it, in good order.
+    pub fn is_end(&self) -> bool {
+        self.ended
+    }
+}
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.said)
     }
 }
 
@@ -274,11 +288,14 @@ impl Events {
             }
             let chunk: Bytes = match timeout(self.silence, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => return Err(Broken("the server ended the stream".to_owned())),
-                Ok(Err(error)) => return Err(Broken(cause(&error))),
+                Ok(Ok(None)) => {
+                    let said = "the server ended the stream".to_owned();
+                    return Err(Broken { said, ended: true });
+                }
+                Ok(Err(error)) => return Err(Broken::by(cause(&error))),
                 Err(_) => {
                     let said = format!("the server said nothing for {:?}", self.silence);
-                    return Err(Broken(said));
+                    return Err(Broken::by(said));
                 }
             };
             self.parser.push(chunk);
