@@ -53,7 +53,7 @@ pub use tokio_tungstenite::tungstenite::Utf8Bytes;
 pub use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 pub use accept::{Client, NotAccepted, Server};
-pub use broadcast::{Broadcast, BroadcastOptions, Left, Slow, Subscriber};
+pub use broadcast::{Broadcast, BroadcastOptions, Frames, Left, Slow, Subscriber};
 pub use connect::{Address, AddressError, ConnectError, Reconnected, connect, reconnecting};
 pub use failure::Failure;
 pub use messages::{Message, Messages};

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures_core::{FusedStream, Stream};
 
-use super::frame::{Kind, framed};
+use super::frame::{Kind, append, framed};
 use super::ring::{self, Ring, Taken};
 use super::stream::{MessageStream, Wire};
 use super::{CloseCode, Ended, Failure, Message, Role};
@@ -23,6 +23,9 @@ const FRAMES_AT_ONCE: usize = 64;
 
 /// And so many bytes, but one frame at least.
 const BYTES_AT_ONCE: usize = 64 << 10;
+
+/// Frames made together share memory of this size.
+const BLOCK_BYTES: usize = 32 << 10;
 
 /// What a [`Broadcast`] keeps for clients that are not so fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,24 +109,22 @@ impl Broadcast {
 
     /// Sends a message to all. It waits only for clients that are to be [waited for](Slow::Block).
     pub async fn publish(&self, message: &Message) {
-        self.publish_frames(&mut VecDeque::from([frame_of(message)])).await;
+        self.put(&mut VecDeque::from([frame_of(message)])).await;
     }
 
     /// Sends many, waking everybody once. Where this is dropped, a part of them may be published.
     pub async fn publish_all(&self, messages: impl IntoIterator<Item = &Message>) {
-        self.publish_frames(&mut messages.into_iter().map(frame_of).collect()).await;
+        self.put(&mut messages.into_iter().map(frame_of).collect()).await;
     }
 
-    /// Sends frames, and takes from `frames` those that are: as [`frame_text`] made them.
-    ///
-    /// [`frame_text`]: Self::frame_text
-    pub async fn publish_frames(&self, frames: &mut VecDeque<Bytes>) {
+    /// Sends what was framed before, and takes it from `frames` as it goes.
+    pub async fn publish_frames(&self, frames: &mut Frames) {
+        frames.settle();
+        self.put(&mut frames.done).await;
+    }
+
+    async fn put(&self, frames: &mut VecDeque<Bytes>) {
         poll_fn(|cx| self.shared.ring.poll_put(frames, cx)).await;
-    }
-
-    /// A text message as a frame, for [`publish_frames`](Self::publish_frames).
-    pub fn frame_text(text: &str) -> Bytes {
-        framed(Kind::Text, text.as_bytes())
     }
 
     /// How many clients there are.
@@ -148,6 +149,11 @@ impl Broadcast {
         Subscriber { stream, shared, slow, key, next, missed: 0 }
     }
 
+    /// Waits until nothing more is published.
+    pub async fn closed(&self) {
+        poll_fn(|cx| self.shared.ring.poll_closed(cx)).await;
+    }
+
     /// No more is published; clients get what there is, and a close.
     pub fn close(&self) {
         self.shared.ring.close();
@@ -165,6 +171,50 @@ impl Drop for Broadcast {
     fn drop(&mut self) {
         if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.ring.close();
+        }
+    }
+}
+
+/// Messages made frames one by one, many in one piece of memory, to be
+/// [published](Broadcast::publish_frames) together.
+#[derive(Debug, Default)]
+pub struct Frames {
+    block: Vec<u8>,
+    // Where each frame in the block ends.
+    ends: Vec<usize>,
+    done: VecDeque<Bytes>,
+}
+
+impl Frames {
+    /// Adds a message: text where it is UTF-8, else binary.
+    pub fn push(&mut self, payload: &[u8]) {
+        let kind = match std::str::from_utf8(payload) {
+            Ok(_) => Kind::Text,
+            Err(_) => Kind::Binary,
+        };
+        if self.block.len() + payload.len() > BLOCK_BYTES {
+            self.settle();
+        }
+        append(&mut self.block, kind, payload, None);
+        self.ends.push(self.block.len());
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len() + self.done.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn settle(&mut self) {
+        let block = Bytes::from(std::mem::take(&mut self.block));
+        let mut start = 0;
+        for end in self.ends.drain(..) {
+            self.done.push_back(block.slice(start..end));
+            start = end;
         }
     }
 }

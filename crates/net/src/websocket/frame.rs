@@ -59,6 +59,10 @@ impl Head {
             Failure::Protocol(format!("a frame of the unknown kind {code}"))
         })?;
         let Some((header, payload)) = parsed else { return Ok(None) };
+        let payload = usize::try_from(payload).unwrap_or(usize::MAX);
+        if payload > options.frame_bytes_max.max(CONTROL_BYTES_MAX) {
+            return Err(Failure::FrameTooBig { bytes: payload, max: options.frame_bytes_max });
+        }
         let wrong = |what: &str| Err(Failure::Protocol(what.to_owned()));
         if header.rsv1 || header.rsv2 || header.rsv3 {
             return wrong("a frame with bits of an extension that was not agreed on");
@@ -79,7 +83,6 @@ impl Head {
                 return wrong("a frame of an unknown kind");
             }
         };
-        let payload = usize::try_from(payload).unwrap_or(usize::MAX);
         let head_bytes = usize::try_from(cursor.position()).unwrap_or_default();
         let (last, mask) = (header.is_final, header.mask);
         let head = Self { kind, last, mask, bytes: head_bytes, payload };

@@ -30,6 +30,8 @@ struct State {
     written_min: u64,
     /// Who waits for room.
     writers: Vec<Waker>,
+    /// Who waits for the end.
+    ends: Vec<Waker>,
     closed: bool,
 }
 
@@ -206,11 +208,24 @@ impl Ring {
         self.lock().readers.len()
     }
 
+    /// Waits until that; it is for few.
+    pub(super) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.closed {
+            return Poll::Ready(());
+        }
+        if !state.ends.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.ends.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// No more is put in; readers end when they have what there is.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         let mut woken = mem::take(&mut state.writers);
+        woken.append(&mut state.ends);
         state.wake_idle(&mut woken);
         drop(state);
         woken.into_iter().for_each(Waker::wake);

@@ -1,11 +1,10 @@
 //! One message to many, of whom some are slow.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures::{FutureExt, SinkExt, StreamExt};
 use tidegate_net::websocket::{
-    Broadcast, BroadcastOptions, CloseCode, Message, MessageStream, Options, Role, Slow,
+    Broadcast, BroadcastOptions, CloseCode, Frames, Message, MessageStream, Options, Role, Slow,
 };
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinSet;
@@ -142,7 +141,8 @@ async fn one_that_is_to_be_waited_for_is() {
     soon(broadcast.publish(&numbered(published))).await;
     assert_eq!(text(&mut far).await, format!("message {published:04}"));
     // Whoever is gone is waited for no more.
-    let mut frames: VecDeque<_> = (0..100).map(|_| Broadcast::frame_text("more")).collect();
+    let mut frames = Frames::default();
+    (0..100).for_each(|_| frames.push(b"more"));
     assert!(
         timeout(Duration::from_millis(50), broadcast.publish_frames(&mut frames)).await.is_err()
     );
