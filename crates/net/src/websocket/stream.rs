@@ -305,6 +305,8 @@ impl<W: Wire> MessageStream<W> {
             || self.poll_throw_away(cx).is_ready();
         if over {
             self.state = State::Closed;
+            // So that the peer need not wait until this is dropped.
+            let _ = Pin::new(&mut self.wire).poll_shutdown(cx);
             return Poll::Ready(());
         }
         Poll::Pending
