@@ -26,18 +26,21 @@ enum Side {
     Ours,
     /// `recv` and `send`, as examples have it.
     Plain,
-    /// All that there is is fed, then flushed.
+    /// The same with small buffers: larger ones are cleared at each look for what a client says.
+    Small,
+    /// With small buffers, and all that there is fed, then flushed.
     Fed,
 }
 
 impl Side {
-    const ALL: [Self; 3] = [Self::Ours, Self::Plain, Self::Fed];
+    const ALL: [Self; 4] = [Self::Ours, Self::Plain, Self::Small, Self::Fed];
 
     fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
             Self::Plain => "tungstenite, send",
-            Self::Fed => "tungstenite, feed and flush",
+            Self::Small => "tungstenite, small buffers",
+            Self::Fed => "tungstenite, small buffers, feed and flush",
         }
     }
 }
@@ -109,7 +112,7 @@ fn compare(burst: usize, settings: &mut Settings) {
         "| side | deliveries/s | deliveries per CPU second | against | p99 at half the rate |"
     );
     println!("|---|--:|--:|--:|--:|");
-    let mut all = Side::ALL.map(|_| Vec::new());
+    let mut all: [Vec<Done>; 4] = Side::ALL.map(|_| Vec::new());
     for round in 0..settings.rounds {
         for turn in 0..Side::ALL.len() {
             let at = (turn + round) % Side::ALL.len();
@@ -176,7 +179,7 @@ fn idle(settings: &Settings) {
     let clients = settings.idle_clients;
     println!("## {clients} idle clients\n");
     println!("| side | memory a client | CPU of a core |\n|---|--:|--:|");
-    for side in [Side::Ours, Side::Plain] {
+    for side in [Side::Ours, Side::Plain, Side::Small] {
         let mut server = Peer::start(&["serve", side.name()]);
         let port = server.heard();
         let empty = server.memory();

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::{MESSAGE_BYTES, Side};
 
@@ -33,7 +34,7 @@ pub(crate) fn main(arguments: &[String]) {
     runtime.unwrap().block_on(async move {
         match side {
             Side::Ours => ours(told).await,
-            Side::Plain | Side::Fed => theirs(told, side == Side::Fed).await,
+            _ => theirs(told, side).await,
         }
     });
 }
@@ -111,7 +112,7 @@ async fn ours(told: UnboundedReceiver<String>) {
     obey(told, clients, async |text| publishing.publish(&Message::text(text)).await).await;
 }
 
-async fn theirs(told: UnboundedReceiver<String>, feed: bool) {
+async fn theirs(told: UnboundedReceiver<String>, side: Side) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listening(listener.local_addr().unwrap());
     let (sender, _) = broadcast::channel::<Utf8Bytes>(KEPT);
@@ -121,7 +122,7 @@ async fn theirs(told: UnboundedReceiver<String>, feed: bool) {
             let Ok((stream, _)) = listener.accept().await else { continue };
             stream.set_nodelay(true).unwrap();
             let messages = sender.subscribe();
-            tokio::spawn(async move { client(stream, messages, feed).await });
+            tokio::spawn(async move { client(stream, messages, side).await });
         }
     });
     let clients = || publishing.receiver_count();
@@ -131,14 +132,18 @@ async fn theirs(told: UnboundedReceiver<String>, feed: bool) {
 async fn client(
     stream: tokio::net::TcpStream,
     mut messages: broadcast::Receiver<Utf8Bytes>,
-    feed: bool,
+    side: Side,
 ) -> Result<(), tungstenite::Error> {
-    let mut socket = tokio_tungstenite::accept_async(stream).await?;
+    let config = match side {
+        Side::Plain => None,
+        _ => Some(WebSocketConfig::default().read_buffer_size(4 << 10).write_buffer_size(4 << 10)),
+    };
+    let mut socket = tokio_tungstenite::accept_async_with_config(stream, config).await?;
     loop {
         tokio::select! {
             message = messages.recv() => {
                 let Ok(message) = message else { return Ok(()) };
-                if !feed {
+                if side != Side::Fed {
                     socket.send(tungstenite::Message::Text(message)).await?;
                     continue;
                 }

@@ -23,3 +23,9 @@ mod handshakes;
 
 /// One message to many.
 mod broadcast;
+
+/// Peers that others wrote.
+mod peers;
+
+/// What is shown to others.
+pub mod examples;
