@@ -150,9 +150,29 @@ impl Listening {
         self.address
     }
 
+    /// How many may come.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.limits.connections_max
+    }
+
+    /// How long a handshake may take.
+    pub(crate) fn handshake(&self) -> Duration {
+        self.limits.handshake
+    }
+
     /// Reads certificates and listens. `protocols`: see [`ServerTls::load`].
     pub(crate) async fn bind(&self, protocols: &'static [&'static str]) -> Result<Listener> {
+        self.bind_with(protocols, 0).await
+    }
+
+    /// The same, with places left for such as are told that there are too many.
+    pub(crate) async fn bind_with(
+        &self,
+        protocols: &'static [&'static str],
+        spare: usize,
+    ) -> Result<Listener> {
         let mut limits = self.limits.clone();
+        limits.connections_max = limits.connections_max.saturating_add(spare);
         if let Some(tls) = self.tls.clone() {
             let (_, loaded) = blocking((), move |()| tls.load(protocols)).await?;
             limits.tls = Some(loaded.map_err(|error| Error::fatal("tls").because(error))?);
