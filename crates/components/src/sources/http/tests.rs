@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+mod hostile;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A source at work, and a pipeline that keeps what it gives.
