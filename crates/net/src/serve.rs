@@ -1,5 +1,5 @@
-//! HTTP/1.1 over a [`Listener`]: a task for each connection, small buffers, and an end that lets
-//! answers go out.
+//! HTTP/1.1 over a [`Listener`](crate::listen::Listener): a task for each connection, small buffers,
+//! and an end that lets answers go out.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -17,6 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -35,6 +36,7 @@ use tidegate_model::{
 use tidegate_net::listen::{Listener, Refused};
 use tidegate_net::serve::Notice;
 use tokio::net::{UdpSocket, UnixDatagram, UnixListener};
+use tokio::time::{Sleep, sleep};
 
 use crate::codecs::{Codec, Framer, Framing, decoder_named, line_bytes_max};
 use crate::network::{self, ListenFields, ListenTls, Listening, Troubles, span};
@@ -280,8 +282,17 @@ impl Source for SocketSource {
             let merge = FairMerge::new();
             let handle = merge.handle();
             let (next, seen) = (0, false);
-            let mut links =
-                Links { shared, door, merge, _handle: handle, troubles, next, seen, once };
+            let mut links = Links {
+                shared,
+                door,
+                merge,
+                _handle: handle,
+                troubles,
+                next,
+                seen,
+                once,
+                idle: Idle::No,
+            };
             Ok(poll_fn(move |cx| links.poll_next(cx)).boxed())
         })
     }
@@ -413,9 +424,35 @@ struct Links {
     /// Whether anybody has connected.
     seen: bool,
     once: bool,
+    idle: Idle,
 }
 
+/// Whether there is nothing to read, and what was done about it.
+enum Idle {
+    No,
+    /// Memory that is free is kept until then: between two reads there is often a moment.
+    Since(Pin<Box<Sleep>>),
+    /// It was given back.
+    Cleared,
+}
+
+/// So long free memory is kept.
+const KEPT: Duration = Duration::from_millis(100);
+
 impl Links {
+    /// Gives back free memory once nothing came for a while.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) {
+        if let Idle::No = self.idle {
+            self.idle = Idle::Since(Box::pin(sleep(KEPT)));
+        }
+        if let Idle::Since(timer) = &mut self.idle
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            self.shared.pool.clear();
+            self.idle = Idle::Cleared;
+        }
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<SourceBatch>>> {
         while let Poll::Ready(accepted) = self.door.poll_accept(cx) {
             match accepted {
@@ -433,10 +470,13 @@ impl Links {
             }
             match self.merge.poll_next_unpin(cx) {
                 Poll::Pending => {
-                    self.shared.pool.clear();
+                    self.poll_idle(cx);
                     return Poll::Pending;
                 }
-                Poll::Ready(Some(Merged::Item(_, batch))) => return Poll::Ready(Some(batch)),
+                Poll::Ready(Some(Merged::Item(_, batch))) => {
+                    self.idle = Idle::No;
+                    return Poll::Ready(Some(batch));
+                }
                 Poll::Ready(Some(Merged::Ended(_))) => {}
                 Poll::Ready(None) => return Poll::Ready(None),
             }

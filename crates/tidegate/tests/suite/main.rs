@@ -5,6 +5,7 @@
 mod cli;
 mod crash;
 mod faults;
+mod live;
 mod memory;
 mod mistakes;
 mod pushdown;
