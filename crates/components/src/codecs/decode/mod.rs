@@ -9,6 +9,9 @@ mod texts;
 /// Days and years.
 mod calendar;
 
+/// Times that are numbers.
+mod epoch;
+
 /// The time at the head of a line.
 mod time;
 
@@ -29,6 +32,9 @@ mod auto;
 
 /// Each line is a JSON object.
 mod json;
+
+/// Each line is a message of syslog.
+mod syslog;
 
 /// The line is the message, and nothing else is looked at.
 mod text;
@@ -137,7 +143,7 @@ pub struct Codec {
 }
 
 /// All of them.
-pub const DECODERS: &[Codec] = &[text::CODEC, auto::CODEC, json::CODEC];
+pub const DECODERS: &[Codec] = &[text::CODEC, auto::CODEC, json::CODEC, syslog::CODEC];
 
 /// The one that a configuration names; `text` where it names none.
 ///
