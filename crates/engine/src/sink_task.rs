@@ -97,7 +97,9 @@ impl SinkTask {
                 writer.write().await?;
             }
             writer.write().await?;
-            writer.commit().await
+            writer.commit().await?;
+            writer.sink.close().await;
+            Ok(())
         };
         done.await.map_err(|error: Error| error.within(place(Role::Sink, &name)))?;
         writer.gauge.ended.store(true, Ordering::Relaxed);

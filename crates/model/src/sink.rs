@@ -62,6 +62,13 @@ pub trait Sink: Send {
     ///
     /// As [`write`](Sink::write); `Disconnected` commits again.
     fn commit<'a>(&'a mut self, delivered: &'a [Delivered]) -> BoxFuture<'a, Result<()>>;
+
+    /// Ends what goes on beside writing, such as what is still on its way to those who listen. Called
+    /// once, when all is committed; not where the run failed or is aborted. It bounds its own time,
+    /// and a shutdown may take less.
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// When a sink's writes become durable: see [`Sink::commit_when`].
