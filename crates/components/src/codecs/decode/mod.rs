@@ -33,6 +33,9 @@ mod json;
 /// The line is the message, and nothing else is looked at.
 mod text;
 
+/// Records that something is known of beside their text.
+mod tagged;
+
 /// Rows as tests look at them.
 #[cfg(test)]
 mod shown;
@@ -43,6 +46,7 @@ use tidegate_model::{Mistake, Result, Spanned};
 
 pub use columns::{Label, Shape};
 pub use severe::Severe;
+pub(crate) use tagged::Tagged;
 
 use super::lines::Line;
 

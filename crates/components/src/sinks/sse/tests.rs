@@ -92,6 +92,20 @@ impl Serving {
     }
 }
 
+/// For others' tests: what publishes texts at an address.
+pub(crate) struct Publisher(Serving);
+
+pub(crate) async fn publisher(address: SocketAddr) -> Publisher {
+    Publisher(at(address, "codec = \"text\"\nreplay_events = 4000").await)
+}
+
+impl Publisher {
+    pub(crate) async fn write(&mut self, texts: &[&str]) {
+        let texts: Vec<_> = texts.iter().map(|text| (None, *text)).collect();
+        self.0.write(&rows(&texts)).await;
+    }
+}
+
 async fn next(events: &mut Events) -> Event {
     timeout(DEADLINE, events.next()).await.unwrap().unwrap().unwrap()
 }
