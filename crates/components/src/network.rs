@@ -150,26 +150,51 @@ impl Listening {
         self.address
     }
 
+    /// How many may come.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.limits.connections_max
+    }
+
+    /// How long a handshake may take.
+    pub(crate) fn handshake(&self) -> Duration {
+        self.limits.handshake
+    }
+
     /// Reads certificates and listens. `protocols`: see [`ServerTls::load`].
     pub(crate) async fn bind(&self, protocols: &'static [&'static str]) -> Result<Listener> {
+        self.bind_with(protocols, 0).await
+    }
+
+    /// The same, with places left for such as are told that there are too many.
+    pub(crate) async fn bind_with(
+        &self,
+        protocols: &'static [&'static str],
+        spare: usize,
+    ) -> Result<Listener> {
         let mut limits = self.limits.clone();
+        limits.connections_max = limits.connections_max.saturating_add(spare);
         if let Some(tls) = self.tls.clone() {
             let (_, loaded) = blocking((), move |()| tls.load(protocols)).await?;
             limits.tls = Some(loaded.map_err(|error| Error::fatal("tls").because(error))?);
         }
         let address = self.address;
-        Listener::bind(address, limits).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => Error::disconnected(format!(
-                "listen: another program listens at {address}; stop it, or take another port"
-            )),
-            io::ErrorKind::AddrNotAvailable => Error::fatal(format!(
-                "listen: {address} is no address of this machine; \"0.0.0.0\" means all it has"
-            )),
-            io::ErrorKind::PermissionDenied => Error::fatal(format!(
-                "listen: this user may not listen at {address}; take a port from 1024"
-            )),
-            _ => Error::fatal(format!("listen: can't listen at {address}")).because(error),
-        })
+        Listener::bind(address, limits).map_err(|error| not_bound(address, error))
+    }
+}
+
+/// Why an address can't be listened at.
+pub(crate) fn not_bound(address: SocketAddr, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Error::disconnected(format!(
+            "listen: another program listens at {address}; stop it, or take another port"
+        )),
+        io::ErrorKind::AddrNotAvailable => Error::fatal(format!(
+            "listen: {address} is no address of this machine; \"0.0.0.0\" means all it has"
+        )),
+        io::ErrorKind::PermissionDenied => Error::fatal(format!(
+            "listen: this user may not listen at {address}; take a port from 1024"
+        )),
+        _ => Error::fatal(format!("listen: can't listen at {address}")).because(error),
     }
 }
 
@@ -235,11 +260,11 @@ fn secrets(auth: Spanned<Auth>) -> Result<Secrets, Mistake> {
 /// reach the first two.
 pub(crate) fn address(listen: &Spanned<String>) -> Result<SocketAddr, Mistake> {
     let text = listen.get_ref().trim();
-    if let Ok(port) = text.trim_start_matches(':').parse() {
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
-    }
-    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
-    let local = local.map(|port: u16| (Ipv4Addr::LOCALHOST, port).into());
+    // One colon at most: "::1" is an address without a port.
+    let port = ["localhost:", ":"].iter().find_map(|before| text.strip_prefix(before));
+    let port = Some(port.unwrap_or(text)).filter(|port| !port.starts_with('+'));
+    let local = port.and_then(|port| port.parse::<u16>().ok());
+    let local = local.map(|port| (Ipv4Addr::LOCALHOST, port).into());
     local.map_or_else(|| text.parse(), Ok).map_err(|_| {
         Mistake::at(listen.span(), format!("can't listen at {text:?}")).help(
             "write an address and a port, such as \"127.0.0.1:9000\", or \"0.0.0.0:9000\" for \
@@ -302,3 +327,6 @@ pub(crate) fn span(time: &Spanned<TimeSpan>) -> Result<Duration, Mistake> {
         some => Ok(some),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,14 +72,21 @@ impl Target {
     }
 
     async fn reach(&self) -> io::Result<Connection> {
+        // Known before anything is asked of the network.
+        let secured = self.tls.as_ref().map(|tls| Ok::<_, io::Error>((tls, self.name()?)));
+        let secured = secured.transpose()?;
         let tcp = TcpStream::connect((&*self.host, self.port)).await?;
         prepare(&tcp, self.keepalive)?;
-        let Some(tls) = &self.tls else { return Ok(Connection::Plain(tcp)) };
-        let name = ServerName::try_from(self.host.to_string()).map_err(|_| {
-            let said = format!("{:?} is no name that a certificate could have", self.host);
-            io::Error::new(io::ErrorKind::InvalidInput, said)
-        })?;
+        let Some((tls, name)) = secured else { return Ok(Connection::Plain(tcp)) };
         let tls = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?;
         Ok(Connection::Tls(Box::new(tls.into())))
+    }
+
+    /// Who the server must prove to be.
+    fn name(&self) -> io::Result<ServerName<'static>> {
+        ServerName::try_from(self.host.to_string()).map_err(|_| {
+            let said = format!("{:?} is no name that a certificate could have", self.host);
+            io::Error::new(io::ErrorKind::InvalidInput, said)
+        })
     }
 }

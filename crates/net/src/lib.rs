@@ -21,3 +21,6 @@ pub mod sse;
 
 /// Connections that go out.
 pub mod connect;
+
+/// WebSockets: messages with backpressure, and one message to many.
+pub mod websocket;

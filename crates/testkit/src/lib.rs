@@ -17,5 +17,8 @@ pub mod process;
 /// A network with faults.
 pub mod proxy;
 
+/// Certificates, good and bad.
+pub mod certificates;
+
 /// Paired benchmarks: both sides in one run, interleaved, as a ratio.
 pub mod bench;

@@ -7,8 +7,12 @@ use std::thread::available_parallelism;
 use crate::step::{Step, root, write};
 
 /// Every benchmark: its package and its name.
-const BENCHMARKS: [(&str, &str); 3] =
-    [("tidegate-flow", "operators"), ("tidegate", "spine"), ("tidegate", "live")];
+const BENCHMARKS: [(&str, &str); 4] = [
+    ("tidegate-flow", "operators"),
+    ("tidegate-net", "websocket"),
+    ("tidegate", "spine"),
+    ("tidegate", "live"),
+];
 
 /// Runs all, or the pairs whose name has the filter in it; only a full run is kept.
 pub(crate) fn run(filter: Option<&str>) -> Result<(), String> {

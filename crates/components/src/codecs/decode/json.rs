@@ -168,8 +168,7 @@ mod tests {
         leaf.prop_recursive(3, 12, 3, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-                proptest::collection::vec(("[a-c]", inner), 0..3)
-                    .prop_map(Value::from_iter),
+                proptest::collection::vec(("[a-c]", inner), 0..3).prop_map(Value::from_iter),
             ]
         })
     }

@@ -134,7 +134,7 @@ async fn rows_are_sent_as_they_are_to_be_with_headers_and_packing() {
             b"[{\"message\":\"a\"},{\"message\":\"b\\nc\"}]".to_vec(),
             &["PUT /in ", "content-type: application/json"],
         ),
-        ("codec = \"text\"", b"a\nb\\nc\n".to_vec(), &["content-type: text/plain"]),
+        ("codec = \"text\"", b"a\nb\nc\n".to_vec(), &["content-type: text/plain"]),
         ("compression = \"gzip\"", ndjson.clone(), &["content-encoding: gzip"]),
         (
             "compression = \"zstd\"\nauth = { token = \"t\" }",
@@ -161,9 +161,7 @@ async fn rows_are_sent_as_they_are_to_be_with_headers_and_packing() {
             _ => got.body.clone(),
         };
         let said = String::from_utf8_lossy(&plain).into_owned();
-        if !more.contains("text") {
-            assert_eq!(said, String::from_utf8(body).unwrap(), "{more}");
-        }
+        assert_eq!(said, String::from_utf8(body).unwrap(), "{more}");
     }
 }
 
