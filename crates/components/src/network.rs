@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use reqwest::Url;
 use serde::Deserialize;
 use tidegate_model::{Error, Mistake, Result, Spanned, TimeSpan};
 use tidegate_net::auth::{Secrets, basic_header, bearer_header};
@@ -83,6 +84,17 @@ pub(crate) fn credentials(auth: &Spanned<Credentials>) -> Result<HeaderValue, Mi
     };
     header
         .map_err(|_| Mistake::at(auth.span(), "a secret can't have line ends").help("is it whole?"))
+}
+
+/// Where to connect by HTTP; the example is for whoever wrote something else.
+pub(crate) fn url(text: &Spanned<String>, example: &str) -> Result<Url, Mistake> {
+    let wrong =
+        |message: String| Mistake::at(text.span(), message).help(format!("such as {example:?}"));
+    let url = Url::parse(text.get_ref()).map_err(|error| wrong(format!("no URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(wrong("an http:// or https:// URL is needed".to_owned()));
+    }
+    Ok(url)
 }
 
 /// A header of a configuration.

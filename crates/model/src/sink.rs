@@ -63,9 +63,9 @@ pub trait Sink: Send {
     /// As [`write`](Sink::write); `Disconnected` commits again.
     fn commit<'a>(&'a mut self, delivered: &'a [Delivered]) -> BoxFuture<'a, Result<()>>;
 
-    /// Lets what was written go out, to those who read it from here. Called once, when all is
-    /// committed and nothing follows; not where the run is aborted. It is bounded by the time that a
-    /// shutdown may take.
+    /// Ends what goes on beside writing, such as what is still on its way to those who listen. Called
+    /// once, when all is committed; not where the run failed or is aborted. It bounds its own time,
+    /// and a shutdown may take less.
     fn close(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
