@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::thread::available_parallelism;
 
+use crate::peers;
 use crate::step::{Step, root, write};
 
 /// Every benchmark: its package and its name.
@@ -41,17 +42,8 @@ pub(crate) fn smoke() -> Result<(), String> {
 
 /// Gets the programs that ours is compared with and that a system may lack.
 pub(crate) fn fetch_tools() -> Result<(), String> {
-    for (shown_by, package) in [("rg --version", "ripgrep"), ("socat -V", "socat")] {
-        if (Step { env: &[], command: shown_by }).read().is_ok() {
-            continue;
-        }
-        // A new system knows no packages before it has asked.
-        for command in ["apt-get update -qq", &format!("apt-get install -y -qq {package}")] {
-            let done = Step { env: &[], command }.run();
-            done.map_err(|error| format!("the benchmarks need {package}: {error}"))?;
-        }
-    }
-    Ok(())
+    let tools = [("rg --version", "ripgrep"), ("socat -V", "socat")];
+    peers::fetch_programs("the benchmarks", &tools)
 }
 
 /// Does something with the command and the name of each benchmark, up to the first failure.
