@@ -2,6 +2,7 @@
 //! may come in.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use reqwest::Url;
 use serde::Deserialize;
 use tidegate_model::{Error, Mistake, Result, Spanned, TimeSpan};
 use tidegate_net::auth::{Secrets, basic_header, bearer_header};
@@ -83,6 +85,17 @@ pub(crate) fn credentials(auth: &Spanned<Credentials>) -> Result<HeaderValue, Mi
     };
     header
         .map_err(|_| Mistake::at(auth.span(), "a secret can't have line ends").help("is it whole?"))
+}
+
+/// Where to connect by HTTP; the example is for whoever wrote something else.
+pub(crate) fn url(text: &Spanned<String>, example: &str) -> Result<Url, Mistake> {
+    let wrong =
+        |message: String| Mistake::at(text.span(), message).help(format!("such as {example:?}"));
+    let url = Url::parse(text.get_ref()).map_err(|error| wrong(format!("no URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(wrong("an http:// or https:// URL is needed".to_owned()));
+    }
+    Ok(url)
 }
 
 /// A header of a configuration.
@@ -288,14 +301,18 @@ impl Troubles {
     pub(crate) fn tell(&mut self, notice: &Notice) {
         let component = &*self.component;
         match notice {
-            Notice::Refused(Refused::TooMany(peer)) => {
-                if !std::mem::replace(&mut self.crowded, true) {
-                    warn!(component, %peer, "there are connections_max connections: those beyond \
-                           are closed at once; further ones are not named");
-                }
-            }
+            Notice::Refused(Refused::TooMany(peer)) => self.crowded(peer),
             Notice::Refused(Refused::Failed(error)) => self.failed(error),
             Notice::Broken(peer, error) => debug!(component, %peer, %error, "a connection broke"),
+        }
+    }
+
+    /// A connection beyond those that may be.
+    pub(crate) fn crowded(&mut self, peer: impl Display) {
+        let component = &*self.component;
+        if !std::mem::replace(&mut self.crowded, true) {
+            warn!(component, %peer, "there are connections_max connections: those beyond are \
+                   closed at once; further ones are not named");
         }
     }
 

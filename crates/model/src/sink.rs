@@ -63,9 +63,9 @@ pub trait Sink: Send {
     /// As [`write`](Sink::write); `Disconnected` commits again.
     fn commit<'a>(&'a mut self, delivered: &'a [Delivered]) -> BoxFuture<'a, Result<()>>;
 
-    /// Lets what was written go out, to those who read it from here. Called once, when all is
-    /// committed and nothing follows; not where the run is aborted. It is bounded by the time that a
-    /// shutdown may take.
+    /// Ends what goes on beside writing, such as what is still on its way to those who listen. Called
+    /// once, when all is committed; not where the run failed or is aborted. It bounds its own time,
+    /// and a shutdown may take less.
     fn close(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
@@ -95,9 +95,10 @@ pub struct Gather {
 }
 
 impl Default for Gather {
-    /// 8,192 rows, 1 MiB, and no wait.
+    /// 256 rows, 64 KiB, and no wait: joining more costs more than a write does, unless that is a
+    /// request.
     fn default() -> Self {
-        Self { rows_max: 8_192, bytes_max: 1 << 20, age: Duration::ZERO }
+        Self { rows_max: 256, bytes_max: 64 << 10, age: Duration::ZERO }
     }
 }
 

@@ -8,12 +8,16 @@
 use std::error::Error;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use tidegate_flow::{Backoff, FairMerge, GaveUp, Merged};
 use tidegate_net::connect::Target;
 use tidegate_net::listen::Keepalive;
 use tidegate_net::tls::ClientTls;
 use tidegate_net::websocket::{Address, ConnectError, Message, Options, reconnecting};
+
+/// What one of them said, or why it will say no more.
+pub type Said = (String, Result<Message, GaveUp<ConnectError>>);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -36,10 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 pub fn run(
     urls: &[String],
     subscribe: Vec<Message>,
-) -> Result<
-    impl Stream<Item = (String, Result<Message, GaveUp<ConnectError>>)> + Unpin + use<>,
-    Box<dyn Error>,
-> {
+) -> Result<BoxStream<'static, Said>, Box<dyn Error>> {
     let mut merge = FairMerge::new();
     for url in urls {
         let (host, port, secure, address) = Address::parse(url)?;
@@ -52,10 +53,11 @@ pub fn run(
                 .final_if(ConnectError::is_final);
         merge.insert(url.clone(), messages);
     }
-    Ok(merge.filter_map(|merged| {
+    let said = merge.filter_map(|merged| {
         std::future::ready(match merged {
             Merged::Item(url, message) => Some((url, message)),
             Merged::Ended(_) => None,
         })
-    }))
+    });
+    Ok(said.boxed())
 }

@@ -13,6 +13,9 @@ pub mod auth;
 /// Connections that come in, with limits.
 pub mod listen;
 
+/// An end that the other side hears of.
+mod linger;
+
 /// HTTP for those that come in.
 pub mod serve;
 

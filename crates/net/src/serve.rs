@@ -1,11 +1,12 @@
-//! HTTP/1.1 over a [`Listener`]: a task for each connection, small buffers, and an end that lets
-//! answers go out.
+//! HTTP/1.1 over a [`Listener`](crate::listen::Listener): a task for each connection, small buffers,
+//! and an end that lets answers go out.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -17,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::linger::Lingering;
 use crate::listen::{self, Listener, Refused};
 
 /// How HTTP is spoken.
@@ -54,6 +56,8 @@ pub enum Notice {
 ///
 /// - **Buffering**: `connections_max` connections of the listener, each with a buffer of
 ///   `buffer_bytes`. A body is read as far as `answer` polls it.
+/// - **End**: whoever is answered before its body was read hears the answer: what it still sends is
+///   thrown away until it closes the connection, for 2 s at most.
 /// - **Cancellation**: dropping it closes all connections at once. It detaches no task.
 pub async fn serve<A, F, B>(
     mut listener: Listener,
@@ -109,7 +113,11 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let listen::Incoming { stream, peer, slot: _slot } = incoming;
-    let service = service_fn(move |request| {
+    let unread = Arc::new(AtomicBool::new(false));
+    let stream = Lingering::new(stream, Arc::clone(&unread));
+    let service = service_fn(move |request: Request<Incoming>| {
+        // It is not known how much of a body will be read.
+        unread.store(!request.body().is_end_stream(), Ordering::Relaxed);
         let answer = answer(request, peer);
         async move { Ok::<_, Infallible>(answer.await) }
     });

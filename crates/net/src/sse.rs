@@ -12,5 +12,5 @@ mod client;
 mod broadcast;
 
 pub use broadcast::{Broadcaster, EventBody, Limits};
-pub use client::{Broken, ConnectError, EventSource, EventStream, Events, StreamError};
+pub use client::{Broken, ConnectError, EventSource, EventStream, Events, StreamError, client};
 pub use parser::{Event, Parser, TooLong};

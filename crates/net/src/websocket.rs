@@ -4,10 +4,13 @@
 //! memory that was asked for first, so that a stream that nobody polls and one that is idle hold
 //! nothing, and a message is in the memory's books before its body is read.
 //!
-//! - [`MessageStream`]: one connection, as a stream of what comes and a sink of what goes.
-//! - [`Server`] and [`connect`]: where connections come from; [`reconnecting`] comes back by itself.
+//! - [`MessageStream`](crate::websocket::MessageStream): one connection, as a stream of what comes and
+//!   a sink of what goes.
+//! - [`Server`](crate::websocket::Server) and [`connect`](crate::websocket::connect()): where
+//!   connections come from; [`reconnecting`](crate::websocket::reconnecting) comes back by itself.
 //! - Many of them are one stream, each in its turn, with [`FairMerge`](tidegate_flow::FairMerge).
-//! - [`Broadcast`]: the same messages to all, each framed once, whoever is slow.
+//! - [`Broadcast`](crate::websocket::Broadcast): the same messages to all, each framed once, whoever is
+//!   slow.
 //!
 //! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
 

@@ -31,6 +31,7 @@ pub mod encode;
 pub(crate) mod values;
 
 pub(crate) use damage::Damage;
+pub(crate) use decode::Tagged;
 pub use decode::{
     Chunk, Codec, DECODERS, Decoded, Decoder, Label, Malformed, Places, Severe, Shape,
     decoder_named,

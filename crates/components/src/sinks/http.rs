@@ -128,7 +128,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
     };
     let age = config.batch_age.map_or(AGE, |age| age.0);
     Ok(Box::new(HttpSink {
-        url: url(&config.url)?,
+        url: network::url(&config.url, "https://api.example.com/rows")?,
         method: method(config.method.as_ref())?,
         encoder,
         format,
@@ -217,17 +217,6 @@ fn packing(compression: Option<&Spanned<String>>) -> Result<Packing, Mistake> {
         other => Err(Mistake::at(name.span(), format!("there is no compression {other:?}"))
             .help("one of \"none\", \"gzip\", \"zstd\"")),
     }
-}
-
-fn url(text: &Spanned<String>) -> Result<Url, Mistake> {
-    let wrong = |message: String| {
-        Mistake::at(text.span(), message).help("such as \"https://api.example.com/rows\"")
-    };
-    let url = Url::parse(text.get_ref()).map_err(|error| wrong(format!("no URL: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(wrong("an http:// or https:// URL is needed".to_owned()));
-    }
-    Ok(url)
 }
 
 fn method(name: Option<&Spanned<String>>) -> Result<Method, Mistake> {

@@ -16,7 +16,7 @@
 //! **Stop.** Subscribers get what there is for them, and a close with the code 1001.
 
 use arrow_array::RecordBatch;
-use tidegate_model::{Mistake, Result, Settings, Sink, SinkSpec};
+use tidegate_model::{Mistake, Result, Settings, Sink, SinkSpec, Spanned};
 
 use crate::codecs::encode::Encoder;
 use crate::websocket::Mode;
@@ -48,21 +48,43 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
     }
 }
 
-/// Rows one by one, as messages: without the line end.
-fn each_row(
-    encoder: &Encoder,
-    rows: &RecordBatch,
-    out: &mut Vec<u8>,
-    mut give: impl FnMut(&[u8]),
-) -> Result<()> {
-    let mut row = 0;
-    while row < rows.num_rows() {
-        out.clear();
-        row = (encoder.encode)(rows, row, out, 1)?;
-        give(out.strip_suffix(b"\n").unwrap_or(out));
-    }
-    Ok(())
+/// How rows become messages: without their line ends.
+struct Rows {
+    encoder: &'static Encoder,
+    // A line of it is a row, so that many can be written at once.
+    lines: bool,
+    buffer: Vec<u8>,
 }
+
+/// So much is written at once.
+const BUFFER_BYTES: usize = 32 << 10;
+
+impl Rows {
+    fn named(codec: Option<&Spanned<String>>) -> Result<Self, Mistake> {
+        let default = Spanned::new(0..0, NDJSON.to_owned());
+        let codec = codec.unwrap_or(&default);
+        let (encoder, lines) = (Encoder::named(Some(codec))?, codec.get_ref() == NDJSON);
+        Ok(Self { encoder, lines, buffer: Vec::new() })
+    }
+
+    fn each(&mut self, rows: &RecordBatch, mut give: impl FnMut(&[u8])) -> Result<()> {
+        let enough = if self.lines { BUFFER_BYTES } else { 1 };
+        let mut row = 0;
+        while row < rows.num_rows() {
+            self.buffer.clear();
+            row = (self.encoder.encode)(rows, row, &mut self.buffer, enough)?;
+            let written = self.buffer.strip_suffix(b"\n").unwrap_or(&self.buffer);
+            match self.lines {
+                true => written.split(|byte| *byte == b'\n').for_each(&mut give),
+                false => give(written),
+            }
+        }
+        self.buffer.shrink_to(BUFFER_BYTES);
+        Ok(())
+    }
+}
+
+const NDJSON: &str = "ndjson";
 
 #[cfg(test)]
 mod tests;

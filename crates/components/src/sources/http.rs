@@ -5,16 +5,21 @@
 //! All of it is taken, or nothing: a bad line is named with 400.
 //!
 //! **Delivery.** 200 means that every sink has made the rows durable, so a client that sends again
-//! what was not answered with 200 loses nothing, and may send some rows twice. With
-//! `respond = "received"` it means only that they were taken: what is in flight at a crash is lost.
-//! Rows that an edge drops by its policy count as delivered.
+//! what was not answered with 200 loses nothing, and may send some rows twice: those of a client that
+//! leaves before its answer go on too. With `respond = "received"` it means only that they were
+//! taken: what is in flight at a crash is lost. Rows that an edge drops by its policy, or that a sink
+//! rejects, are counted there, and count as delivered here.
 //!
 //! **Memory.** A body's memory is reserved before it is read, and nothing waits for it: where there
-//! is no room the answer is 429 with `Retry-After`. Connections hold a buffer of 16 KiB each outside
-//! the budget, and unpacking gzip 64 KiB.
+//! is no room the answer is 429 with `Retry-After`. A body that does not come within `body_timeout`
+//! gives its memory back, so that slow ones starve nobody for long. Connections hold a buffer of
+//! 16 KiB each outside the budget, and unpacking gzip 64 KiB.
+//!
+//! **Text.** What is no UTF-8 becomes U+FFFD; an array must be UTF-8.
 //!
 //! **Stop.** Requests whose body has not come are answered 503; the others get their answers once
-//! sinks have delivered, within the time that a shutdown may take.
+//! sinks have delivered, within the time that a shutdown may take. There is no end of what clients
+//! may post, so `--once` does not end it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};

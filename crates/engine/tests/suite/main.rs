@@ -10,3 +10,4 @@ mod lifecycle;
 mod parts;
 mod required;
 mod sim;
+mod told;

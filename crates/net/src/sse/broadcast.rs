@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ impl Default for Limits {
 /// missed, as far as that is kept; an id that is not known here, such as one from before a restart,
 /// is answered by `lagged` with `{"missed":null}` and all that is kept.
 ///
-/// Clones publish to the same clients. When the last one is dropped, responses end.
+/// Clones publish to the same clients. When the last one is dropped, or one of them is
+/// [closed](Self::close), responses end behind what is left of them.
 ///
 /// - **Ordering**: as published, for every client.
 /// - **Buffering**: [`Limits`] for all clients together; for each 64 KiB of events (or one that is
@@ -67,9 +68,8 @@ impl Default for Limits {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Broadcaster {
-    news: Replay<Bytes>,
-    // Held while an id is chosen, encoded and published.
-    publishing: Arc<Mutex<()>>,
+    // Locked while an id is chosen, encoded and published; gone once it is closed.
+    news: Arc<Mutex<Option<Replay<Bytes>>>>,
     run: Arc<str>,
     heartbeat: Duration,
 }
@@ -80,8 +80,11 @@ impl Broadcaster {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let run = format!("{:x}", since.unwrap_or_default().as_nanos());
         Self {
-            news: Replay::weighing(limits.events, limits.bytes, Bytes::len),
-            publishing: Arc::default(),
+            news: Arc::new(Mutex::new(Some(Replay::weighing(
+                limits.events,
+                limits.bytes,
+                Bytes::len,
+            )))),
             run: run.into(),
             heartbeat: limits.heartbeat,
         }
@@ -89,14 +92,25 @@ impl Broadcaster {
 
     /// Sends an event to all; never waits. What would end a line of `event` early is left out of it.
     pub fn publish(&self, event: Option<&str>, data: &str) {
-        let _held = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        let encoded = encode(&self.run, self.news.next_id(), event, data);
-        self.news.publish(encoded);
+        if let Some(news) = &*self.news() {
+            news.publish(encode(&self.run, news.next_id(), event, data));
+        }
     }
 
     /// How many clients there are.
     pub fn clients(&self) -> usize {
-        self.news.subscribers()
+        self.news().as_ref().map_or(0, Replay::subscribers)
+    }
+
+    /// Ends the responses, each behind what is left of it, whatever clones there are: for a server
+    /// that stops. Nothing is published any more, and whoever comes gets an empty stream.
+    pub fn close(&self) {
+        let news = self.news().take();
+        drop(news); // not under the lock: it wakes
+    }
+
+    fn news(&self) -> MutexGuard<'_, Option<Replay<Bytes>>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The response to a client that shows these headers.
@@ -113,16 +127,16 @@ impl Broadcaster {
 
     fn body(&self, last_id: Option<&[u8]>) -> EventBody {
         let mut first = Some(Bytes::from_static(BEGIN));
-        let news = match last_id.map(|id| self.number(id)) {
-            None => self.news.subscribe(),
+        let news = self.news().as_ref().map(|news| match last_id.map(|id| self.number(id)) {
+            None => news.subscribe(),
             Some(number) => {
-                let known = number.and_then(|number| self.news.subscribe_after(number).ok());
+                let known = number.and_then(|number| news.subscribe_after(number).ok());
                 known.unwrap_or_else(|| {
                     first = Some(Bytes::from_static(UNKNOWN));
-                    self.news.subscribe_from_oldest()
+                    news.subscribe_from_oldest()
                 })
             }
-        };
+        });
         let beat = Instant::now() + self.heartbeat;
         EventBody {
             news,
@@ -177,7 +191,8 @@ fn encode(run: &str, number: u64, event: Option<&str>, data: &str) -> Bytes {
 #[derive(Debug)]
 #[must_use = "bodies do nothing unless polled"]
 pub struct EventBody {
-    news: Subscription<Bytes>,
+    // None of a broadcaster that was closed.
+    news: Option<Subscription<Bytes>>,
     first: Option<Bytes>,
     heartbeat: Duration,
     // When a comment is due, unless something is sent before.
@@ -198,7 +213,8 @@ impl Body for EventBody {
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if let Poll::Ready(next) = this.news.poll_next_unpin(cx) {
+        let Some(news) = &mut this.news else { return Poll::Ready(None) };
+        if let Poll::Ready(next) = news.poll_next_unpin(cx) {
             this.beat = Instant::now() + this.heartbeat;
             return Poll::Ready(next.map(|next| {
                 Ok(Frame::data(match next {
@@ -366,5 +382,20 @@ mod tests {
         drop(other);
         assert_eq!(data(&body.all()), ["a", "b"]);
         assert_eq!(body.text().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_broadcaster_that_is_closed_ends_responses_behind_what_is_left() {
+        let news = Broadcaster::new(Limits::default());
+        let handler = news.clone();
+        let mut body = handler.respond(&HeaderMap::new()).into_body();
+        news.publish(None, "a");
+        news.close();
+        handler.publish(None, "nobody hears it");
+        assert_eq!(data(&body.all()), ["a"]);
+        assert_eq!(body.text().await, None);
+        let mut late = handler.respond(&headers("1-1")).into_body();
+        assert_eq!(late.text().await.unwrap(), ":\n\n");
+        assert_eq!((late.text().await, handler.clients()), (None, 0));
     }
 }

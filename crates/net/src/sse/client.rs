@@ -1,6 +1,7 @@
 //! The side that reads: one connection at a time, and a stream that outlives them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -9,10 +10,12 @@ use futures::{Stream, StreamExt};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Response, Url};
+use rustls::ClientConfig;
 use tidegate_flow::Backoff;
 use tokio::time::{sleep, timeout};
 
 use super::parser::{Event, Parser, TooLong};
+use crate::tls::ClientTls;
 
 /// Nobody is connected to again sooner than this, whatever `retry` says: one that says 0 would have
 /// us spin.
@@ -20,6 +23,12 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// … nor later, whatever it says.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// So long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// After so long a silence the kernel asks whether the server is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// How long an event may be where nobody says.
 const EVENT_BYTES_MAX: usize = 1 << 20;
@@ -36,9 +45,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// use futures::StreamExt;
 /// use tidegate_net::sse::EventSource;
 ///
-/// # async fn read(client: reqwest::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn read() -> Result<(), Box<dyn std::error::Error>> {
 /// let url = "https://example.com/events".parse()?;
-/// let mut events = EventSource::new(client, url).stream("");
+/// let mut events = EventSource::to(url)?.stream("");
 /// while let Some(event) = events.next().await {
 ///     println!("{}", event?.data);
 /// }
@@ -55,7 +64,36 @@ pub struct EventSource {
     backoff: Backoff,
 }
 
+/// A client for event streams, which end when they like: HTTP/1.1 and 10 s to connect, keepalive
+/// against peers that are gone, and no time limit for an answer.
+///
+/// # Errors
+///
+/// reqwest's, where it can't make one.
+pub fn client(tls: &Arc<ClientConfig>) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .tls_backend_preconfigured((**tls).clone())
+        .http1_only()
+        .connect_timeout(CONNECT)
+        .tcp_keepalive(KEEPALIVE)
+        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
 impl EventSource {
+    /// As [`new`](Self::new), with a [`client`] that trusts the system's authorities; it reads them
+    /// from the disk.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has none that can be read.
+    pub fn to(url: Url) -> Result<Self, ConnectError> {
+        let tls = ClientTls::default().load(&["http/1.1"]);
+        let tls = tls.map_err(|error| ConnectError::fatal(error.to_string()))?;
+        let client = client(&tls).map_err(|error| ConnectError::fatal(cause(&error)))?;
+        Ok(Self::new(client, url))
+    }
+
     /// Events of up to 1 MiB; a connection that is silent for 60 s is given up; waits between
     /// connections grow from 1 s to 30 s where the server names none.
     ///
@@ -107,7 +145,11 @@ impl EventSource {
         if !last_id.is_empty() {
             // As UTF-8, by the standard; an id has no line's end, and here no NUL.
             let value = HeaderValue::from_bytes(last_id.as_bytes());
-            let value = value.map_err(|_| ConnectError::fatal("the last id fits no header"))?;
+            let value = value.map_err(|_| {
+                ConnectError::fatal(
+                    "the last id has control characters, so no header can say it".to_owned(),
+                )
+            })?;
             request = request.header(LAST_EVENT_ID, value);
         }
         let sent = timeout(self.silence, request.send()).await;
@@ -140,6 +182,8 @@ impl EventSource {
     }
 }
 
+const ENDED: &str = "the server ended the stream";
+
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Whether it is an event stream.
@@ -154,7 +198,7 @@ fn checked(response: &Response) -> Result<(), ConnectError> {
             || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         return Err(match again {
             true => ConnectError::again(said, retry_after(response.headers())),
-            false => ConnectError { kind: Kind::Fatal, said },
+            false => ConnectError::fatal(said),
         });
     }
     let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -163,7 +207,7 @@ fn checked(response: &Response) -> Result<(), ConnectError> {
         return Ok(());
     }
     let said = format!("it sends {:?}, not text/event-stream", String::from_utf8_lossy(kind));
-    Err(ConnectError { kind: Kind::Fatal, said })
+    Err(ConnectError::fatal(said))
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -207,8 +251,8 @@ impl ConnectError {
         Self { kind: Kind::Again(after), said }
     }
 
-    fn fatal(said: &str) -> Self {
-        Self { kind: Kind::Fatal, said: said.to_owned() }
+    fn fatal(said: String) -> Self {
+        Self { kind: Kind::Fatal, said }
     }
 
     /// Whether another try may go better.
@@ -221,10 +265,10 @@ impl ConnectError {
         self.kind == Kind::Over
     }
 
-    /// How long the server asks to wait.
+    /// How long the server asks to wait; at least 100 ms.
     pub fn after(&self) -> Option<Duration> {
         match self.kind {
-            Kind::Again(after) => after,
+            Kind::Again(after) => after.map(|after| after.clamp(WAIT_MIN, WAIT_MAX)),
             Kind::Over | Kind::Fatal => None,
         }
     }
@@ -257,11 +301,11 @@ pub struct Broken {
 }
 
 impl Broken {
-    fn by(said: String) -> Self {
+    fn because(said: String) -> Self {
         Self { said, ended: false }
     }
 
-    /// Whether the server ended it, in good order.
+    /// Whether the server ended its answer as it should, rather than breaking off.
     pub fn is_end(&self) -> bool {
         self.ended
     }
@@ -288,14 +332,11 @@ impl Events {
             }
             let chunk: Bytes = match timeout(self.silence, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => {
-                    let said = "the server ended the stream".to_owned();
-                    return Err(Broken { said, ended: true });
-                }
-                Ok(Err(error)) => return Err(Broken::by(cause(&error))),
+                Ok(Ok(None)) => return Err(Broken { said: ENDED.to_owned(), ended: true }),
+                Ok(Err(error)) => return Err(Broken::because(cause(&error))),
                 Err(_) => {
                     let said = format!("the server said nothing for {:?}", self.silence);
-                    return Err(Broken::by(said));
+                    return Err(Broken::because(said));
                 }
             };
             self.parser.push(chunk);

@@ -48,6 +48,8 @@ impl Clock {
             (None, Some(timer)) if timer.is_elapsed() => timer.deadline(),
             _ => return,
         };
+        // One pause is not counted again before the clock is looked at.
+        self.timer = self.timer.take().filter(|timer| !timer.is_elapsed());
         let away = since.elapsed();
         if away >= options.pause_min {
             self.pauses += 1;

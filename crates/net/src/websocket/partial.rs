@@ -31,13 +31,14 @@ impl Partial {
         self.payload.len() - self.filled
     }
 
-    /// Another frame of it; `at_hand` is what is there of its payload.
-    pub(super) fn frame(&mut self, head: &Head, at_hand: &[u8]) {
+    /// Another frame of it; `at_hand` is what is there of its payload, and all of the message has
+    /// `bytes_max` at most.
+    pub(super) fn frame(&mut self, head: &Head, at_hand: &[u8], bytes_max: usize) {
         let start = self.filled;
         match start {
             // Memory that nothing was written to yet costs nothing.
             0 => self.payload = vec![0; head.payload],
-            _ => self.payload.resize(start + head.payload, 0),
+            _ => self.grow(start + head.payload, bytes_max),
         }
         let at_hand = at_hand.get(..head.payload).unwrap_or(at_hand);
         if let Some(space) = self.payload.get_mut(start..start + at_hand.len()) {
@@ -45,6 +46,15 @@ impl Partial {
         }
         (self.mask, self.last, self.frame_at) = (head.mask, head.last, start);
         self.read(at_hand.len());
+    }
+
+    /// Twice as much each time, so that many small frames cost little; never more than was reserved.
+    fn grow(&mut self, bytes: usize, bytes_max: usize) {
+        if bytes > self.payload.capacity() {
+            let room = bytes.max(bytes_max.min(self.payload.capacity().saturating_mul(2)));
+            self.payload.reserve_exact(room - self.payload.len());
+        }
+        self.payload.resize(bytes, 0);
     }
 
     /// So much more was read into it.

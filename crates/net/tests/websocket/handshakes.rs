@@ -162,6 +162,28 @@ async fn those_beyond_the_cap_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_thousand_beyond_the_cap_are_refused_and_who_is_in_goes_on() {
+    let (address, mut told) = served(server(Rules::default(), 5, Options::default()));
+    let (_, _, _, url) = Address::parse(&format!("ws://{address}/")).unwrap();
+    let mut near = soon(connect(&target(address), &url, Options::default())).await.unwrap();
+    let mut far = soon(told.recv()).await.unwrap().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let beyond = futures::stream::iter(0..1_000).map(async |_| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Closed, or reset where something was sent.
+        soon(stream.read(&mut [0; 100])).await.unwrap_or(0)
+    });
+    let read: Vec<_> = soon(beyond.buffer_unordered(100).collect()).await;
+    assert_eq!(read, [0; 1_000]);
+    near.send(Message::text("still here")).await.unwrap();
+    let said = soon(far.stream.next()).await.unwrap().unwrap();
+    assert_eq!(said.as_text(), Some("still here"));
+}
+
+#[tokio::test]
 async fn a_client_of_ours_comes_in_with_a_token_or_a_name_and_knows_when_it_may_not() {
     let (socket, mut told) = served(server(strict(), 100, Options::default()));
     let connecting = async |url: &str, token: Option<HeaderValue>, protocol: &str| {
@@ -214,7 +236,7 @@ async fn a_server_that_is_no_websocket_is_told_from_one_that_is() {
         let socket = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 1_000]).await.unwrap();
+            assert!(stream.read(&mut [0; 1_000]).await.unwrap() > 0);
             stream.write_all(answer.as_bytes()).await.unwrap();
             stream.read(&mut [0; 1_000]).await.unwrap_or(0)
         });

@@ -1,5 +1,7 @@
 //! WebSockets against tungstenite, against bytes that are wrong, and against time.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+
 /// What tests share.
 mod support;
 
@@ -23,6 +25,9 @@ mod handshakes;
 
 /// One message to many.
 mod broadcast;
+
+/// Networks with faults, and TLS.
+mod faults;
 
 /// Peers that others wrote.
 mod peers;

@@ -9,6 +9,9 @@ mod texts;
 /// Days and years.
 mod calendar;
 
+/// Times that are numbers.
+mod epoch;
+
 /// The time at the head of a line.
 mod time;
 
@@ -30,8 +33,14 @@ mod auto;
 /// Each line is a JSON object.
 mod json;
 
+/// Each line is a message of syslog.
+mod syslog;
+
 /// The line is the message, and nothing else is looked at.
 mod text;
+
+/// Records that something is known of beside their text.
+mod tagged;
 
 /// Rows as tests look at them.
 #[cfg(test)]
@@ -43,6 +52,7 @@ use tidegate_model::{Mistake, Result, Spanned};
 
 pub use columns::{Label, Shape};
 pub use severe::Severe;
+pub(crate) use tagged::Tagged;
 
 use super::lines::Line;
 
@@ -137,7 +147,7 @@ pub struct Codec {
 }
 
 /// All of them.
-pub const DECODERS: &[Codec] = &[text::CODEC, auto::CODEC, json::CODEC];
+pub const DECODERS: &[Codec] = &[text::CODEC, auto::CODEC, json::CODEC, syslog::CODEC];
 
 /// The one that a configuration names; `text` where it names none.
 ///

@@ -9,7 +9,7 @@ use tidegate_model::severity_of;
 
 use super::rows::Rows;
 use super::texts::Metadata;
-use super::{level, time};
+use super::{epoch, level, time};
 
 /// Names of the time, best first; in any case.
 const TIME: [&str; 5] = ["timestamp", "@timestamp", "time", "ts", "datetime"];
@@ -63,7 +63,7 @@ pub(super) fn push(rows: &mut Rows<'_>, line: &str) -> Result<(), Error> {
 fn push_time(rows: &mut Rows<'_>, found: Option<(Cow<'_, str>, Raw<'_>)>) {
     let nanos = found.as_ref().and_then(|(_, raw)| match raw.starts_with('"') {
         true => text(raw).and_then(|text| time::whole(text.as_bytes(), rows.now())),
-        false => time::since_epoch(raw),
+        false => epoch::since_epoch(raw),
     });
     rows.time(nanos);
     // A time that can't be understood is kept as it is.

@@ -26,7 +26,9 @@ const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 pub(super) fn meaning(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Meaning {
     match status.as_u16() {
         200..=299 => Meaning::Delivered,
-        401 | 403 | 404 | 405 | 407 | 408 | 421 | 423 | 425 | 429 => {
+        // Of these, 401 to 407 and 410 are about us and the place, 408 to 429 about the moment, and
+        // the others about headers that all requests have.
+        401..=408 | 410 | 411 | 414 | 415 | 417 | 421 | 423 | 425 | 426 | 428 | 429 | 431 => {
             Meaning::Again(retry_after(headers, now))
         }
         400..=499 => Meaning::Refused,
@@ -84,7 +86,9 @@ mod tests {
             (404, Again(None)),
             (408, Again(None)),
             (409, Refused),
+            (410, Again(None)),
             (413, Refused),
+            (415, Again(None)),
             (422, Refused),
             (429, Again(None)),
             (500, Again(None)),

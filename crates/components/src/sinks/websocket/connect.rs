@@ -15,8 +15,7 @@ use tidegate_model::{
 };
 use tidegate_net::websocket::{CloseCode, Failure, Message, MessageStream, Options};
 
-use super::each_row;
-use crate::codecs::encode::Encoder;
+use super::Rows;
 use crate::network::{ConnectTls, Credentials};
 use crate::websocket::{ConnectFields, Connecting};
 
@@ -58,10 +57,7 @@ pub(super) fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
         options.ping_interval = (interval > Duration::ZERO).then_some(interval);
     }
     Ok(Box::new(ConnectSink {
-        encoder: match &config.codec {
-            None => Encoder::named(Some(&Spanned::new(0..0, "ndjson".to_owned())))?,
-            codec => Encoder::named(codec.as_ref())?,
-        },
+        rows: Rows::named(config.codec.as_ref())?,
         connecting: ConnectFields {
             url: config.url,
             subprotocol: config.subprotocol,
@@ -73,24 +69,22 @@ pub(super) fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
         .understood()?,
         greet: config.greet.into_iter().map(Message::text).collect(),
         options,
-        row: Vec::new(),
         stream: None,
     }))
 }
 
 /// See the module.
 struct ConnectSink {
-    encoder: &'static Encoder,
+    rows: Rows,
     connecting: Connecting,
     greet: Vec<Message>,
     options: Options,
-    row: Vec<u8>,
     stream: Option<MessageStream>,
 }
 
 impl Sink for ConnectSink {
     fn columns(&self, input: &SchemaRef) -> Result<Vec<usize>, Mistake> {
-        (self.encoder.columns)(input)
+        (self.rows.encoder.columns)(input)
     }
 
     fn commit_when(&self) -> Commit {
@@ -115,7 +109,7 @@ impl Sink for ConnectSink {
             }
             let Some(stream) = &mut self.stream else { return Ok(Written::default()) };
             let mut messages = Vec::new();
-            each_row(self.encoder, rows, &mut self.row, |row| messages.push(message(row)))?;
+            self.rows.each(rows, |row| messages.push(message(row)))?;
             if let Err(failure) = send(stream, messages).await {
                 self.stream = None;
                 return Err(lost(failure));

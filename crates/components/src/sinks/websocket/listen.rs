@@ -19,8 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::each_row;
-use crate::codecs::encode::Encoder;
+use super::Rows;
 use crate::network::{Auth, ListenFields, ListenTls, Listening, Troubles, not_zero};
 use crate::websocket::{Paths, RuleFields, serve, turned_away};
 
@@ -104,16 +103,12 @@ pub(super) fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
         keep.bytes_max = usize::try_from(max.get_ref().0).unwrap_or(usize::MAX);
     }
     Ok(Box::new(ListenSink {
-        encoder: match &config.codec {
-            None => Encoder::named(Some(&Spanned::new(0..0, "ndjson".to_owned())))?,
-            codec => Encoder::named(codec.as_ref())?,
-        },
+        rows: Rows::named(config.codec.as_ref())?,
         slow: slow(config.when_slow.as_ref())?,
         listening,
         rules,
         options,
         keep,
-        row: Vec::new(),
         frames: Frames::default(),
         at_work: None,
     }))
@@ -136,13 +131,12 @@ fn slow(word: Option<&Spanned<String>>) -> Result<Slow, Mistake> {
 
 /// See the module.
 struct ListenSink {
-    encoder: &'static Encoder,
+    rows: Rows,
     slow: Slow,
     listening: Listening,
     rules: Rules,
     options: Options,
     keep: BroadcastOptions,
-    row: Vec<u8>,
     // What is on its way to subscribers, if a write was left half-way.
     frames: Frames,
     at_work: Option<AtWork>,
@@ -156,7 +150,7 @@ struct AtWork {
 
 impl Sink for ListenSink {
     fn columns(&self, input: &SchemaRef) -> Result<Vec<usize>, Mistake> {
-        (self.encoder.columns)(input)
+        (self.rows.encoder.columns)(input)
     }
 
     fn commit_when(&self) -> Commit {
@@ -187,8 +181,11 @@ impl Sink for ListenSink {
             let Some(AtWork { broadcast, .. }) = &self.at_work else {
                 return Err(Error::fatal("nobody listens yet: open the sink before writing"));
             };
+            if broadcast.clients() == 0 {
+                return Ok(Written::default());
+            }
             let frames = &mut self.frames;
-            each_row(self.encoder, rows, &mut self.row, |row| frames.push(row))?;
+            self.rows.each(rows, |row| frames.push(row))?;
             broadcast.publish_frames(frames).await;
             Ok(Written::default())
         })

@@ -243,22 +243,28 @@ impl Zstd {
     fn push(&mut self, bytes: &[u8]) -> Result<(), Unusable> {
         let mut input = InBuffer::around(bytes);
         loop {
-            let free = self.filling.free();
-            let mut output = OutBuffer::around(free?);
+            // A frame may end after its last byte has come out: where there is no room, one more
+            // would be too many.
+            let mut beyond = [0];
+            let free = match self.filling.filled < self.filling.room.bytes_max {
+                true => self.filling.free()?,
+                false => &mut beyond[..],
+            };
+            let mut output = OutBuffer::around(free);
             let room = output.capacity();
             let ran = self.decoder.run(&mut input, &mut output);
             let left = ran.map_err(|_| Unusable::Damaged("zstd"))?;
             let written = output.pos();
             self.filling.filled += written;
             self.within = left != 0;
-            // Full output may mean that there is more of what was read already.
-            if input.pos() >= bytes.len() && written < room {
-                break;
+            if self.filling.filled > self.filling.room.bytes_max {
+                return Err(Unusable::TooLarge);
             }
-        }
-        match self.filling.filled > self.filling.room.bytes_max {
-            true => Err(Unusable::TooLarge),
-            false => Ok(()),
+            // Full output may mean that there is more of what was read already, but in a frame that
+            // has ended.
+            if input.pos() >= bytes.len() && (written < room || !self.within) {
+                return Ok(());
+            }
         }
     }
 }

@@ -117,8 +117,11 @@ impl Api {
             _ = stopping.wait_for(|stopping| *stopping) => return Err(unavailable()),
         };
         let (api, peer) = (Arc::clone(self), peer.ip().to_string());
+        // Either way the rows alone hold the body from here on: an answer may take long.
         let made = if body.len() < LONG_BYTES {
-            self.rows.of(&body, kind, &peer)
+            let made = self.rows.of(&body, kind, &peer);
+            drop(body);
+            made
         } else {
             let made = blocking(body, move |body| api.rows.of(body, kind, &peer)).await;
             made.map_err(Wrong::from).and_then(|(_, made)| made)

@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+mod hostile;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A source at work, and a pipeline that keeps what it gives.
@@ -131,7 +133,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
-    ::zstd::encode_all(bytes, 19).unwrap()
+    ::zstd::encode_all(bytes, 3).unwrap()
 }
 
 const TEXT: &str = "content-type: text/plain\r\n";
@@ -326,6 +328,7 @@ async fn a_stop_answers_those_who_wait_and_takes_no_more() {
     let Working { address, mut source, stream, .. } = working;
     drop(stream);
     assert_eq!(answer(&mut sending).await.0, 503);
+    drop(sending);
     let closing = tokio::spawn(async move { source.close().await });
     batch.told.unwrap().settle(Verdict::Delivered);
     assert_eq!(answer(&mut waiting).await.0, 200);

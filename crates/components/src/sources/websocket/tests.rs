@@ -188,6 +188,37 @@ async fn lines_of_a_message_are_records_where_they_are_to_be_and_a_codec_reads_t
 }
 
 #[tokio::test]
+async fn many_who_send_much_at_once_share_the_memory_there_is_and_lose_nothing() {
+    let at = free_port();
+    let text = format!("mode = 'listen'\nlisten = '{at}'\nmessage_bytes_max = '1MiB'");
+    let mut working = working(&text, true).await;
+    let sending = tokio::spawn(async move {
+        let mut sending = tokio::task::JoinSet::new();
+        for n in 0..40_u8 {
+            sending.spawn(async move {
+                let mut client = client(at, "/", &[]).await.unwrap();
+                for size in [10, 700_000, 20, 300_000] {
+                    client.send(Message::Binary(vec![b'a' + n % 26; size].into())).await.unwrap();
+                }
+                client
+            });
+        }
+        sending.join_all().await
+    });
+    let (mut end, mut bytes) = (0, 0);
+    while end < 160 {
+        let batch = timeout(DEADLINE, working.stream.next()).await.unwrap().unwrap().unwrap();
+        bytes += rows(&batch, &mut end).iter().map(|(_, message)| message.len()).sum::<usize>();
+    }
+    assert_eq!(bytes, 40 * 1_000_030);
+    let peak = working.budget.usage().peak;
+    // What a decoder computes comes on top, batch by batch.
+    assert!(peak <= (4 << 20) + (64 << 10), "{peak} bytes were held");
+    drop(sending.await.unwrap());
+    working.stopped().await;
+}
+
+#[tokio::test]
 async fn only_who_may_comes_in_and_what_is_too_long_is_told() {
     let at = free_port();
     let more = "path = ['/feed', '/rooms/*']\nsubprotocol = 'v1'\nheaders = { x-tenant = 'a' }\n\

@@ -68,7 +68,7 @@ impl<W: Wire> MessageStream<W> {
         let tail = mem::take(&mut self.tail);
         let mut partial = Partial::new(head.kind == Kind::Text, permit);
         let at_hand = tail.get(head.bytes..).unwrap_or_default();
-        partial.frame(head, at_hand);
+        partial.frame(head, at_hand, self.options.message_bytes_max);
         self.tail = at_hand.get(head.payload..).unwrap_or_default().to_vec();
         self.parse_tail = !self.tail.is_empty();
         let checked = if partial.rest() == 0 { partial.check() } else { Ok(()) };
@@ -205,7 +205,7 @@ impl<W: Wire> MessageStream<W> {
             return whole.map(|body| self.control(head, body)).transpose();
         }
         if let Some(partial) = &mut self.partial {
-            partial.frame(head, payload);
+            partial.frame(head, payload, self.options.message_bytes_max);
             if partial.rest() == 0 {
                 partial.check()?;
                 if partial.last {
