@@ -2,6 +2,7 @@
 //! may come in.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -300,14 +301,18 @@ impl Troubles {
     pub(crate) fn tell(&mut self, notice: &Notice) {
         let component = &*self.component;
         match notice {
-            Notice::Refused(Refused::TooMany(peer)) => {
-                if !std::mem::replace(&mut self.crowded, true) {
-                    warn!(component, %peer, "there are connections_max connections: those beyond \
-                           are closed at once; further ones are not named");
-                }
-            }
+            Notice::Refused(Refused::TooMany(peer)) => self.crowded(peer),
             Notice::Refused(Refused::Failed(error)) => self.failed(error),
             Notice::Broken(peer, error) => debug!(component, %peer, %error, "a connection broke"),
+        }
+    }
+
+    /// A connection beyond those that may be.
+    pub(crate) fn crowded(&mut self, peer: impl Display) {
+        let component = &*self.component;
+        if !std::mem::replace(&mut self.crowded, true) {
+            warn!(component, %peer, "there are connections_max connections: those beyond are \
+                   closed at once; further ones are not named");
         }
     }
 

@@ -154,6 +154,22 @@ impl Framer {
         cut
     }
 
+    /// Whether the record that begins there may have its end there, or is longer than it may be. So
+    /// many bytes have been searched for it before.
+    pub(crate) fn may_be_whole(&self, part: &[u8], searched: usize) -> bool {
+        let next = match self.framing {
+            Framing::Newline => Next::Line,
+            _ => self.next(part),
+        };
+        part.len() >= self.chunk_bytes_min()
+            || match next {
+                Next::Frame { length, .. } if length > self.bytes_max as u64 => true,
+                Next::Frame { head, length } => part.len() as u64 >= head as u64 + length,
+                Next::Line => memchr(b'\n', part.get(searched..).unwrap_or_default()).is_some(),
+                Next::Unknown => false,
+            }
+    }
+
     /// Takes a frame; tells whether all of it was there.
     fn frame(
         &mut self,

@@ -27,8 +27,9 @@ use tidegate_model::{
 use tidegate_net::connect::Target;
 use tidegate_net::listen::{Connection, Keepalive};
 use tidegate_net::tls::ClientTls;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{UdpSocket, UnixDatagram, UnixStream};
+use tokio::time::timeout;
 
 use crate::codecs::Framing;
 use crate::codecs::encode::Encoder;
@@ -49,6 +50,9 @@ framing = "newline"            # the default, or "octet_counting", "length_prefi
 
 /// Rows are encoded in pieces of so many bytes.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// So long the other side may take to end a connection that we have ended.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// So long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -199,11 +203,11 @@ impl Sink for SocketSink {
     /// Says goodbye, so that the other side knows that nothing was cut off.
     fn close(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let _ = match &mut self.wire {
-                Some(Wire::Net(connection)) => connection.shutdown().await,
-                Some(Wire::Unix(unix)) => unix.shutdown().await,
-                Some(Wire::Udp(_) | Wire::Unixgram(_)) | None => Ok(()),
-            };
+            match self.wire.take() {
+                Some(Wire::Net(connection)) => left(connection).await,
+                Some(Wire::Unix(unix)) => left(unix).await,
+                Some(Wire::Udp(_) | Wire::Unixgram(_)) | None => {}
+            }
         })
     }
 }
@@ -375,199 +379,22 @@ async fn still_open(wire: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends our side, and waits a moment for the other one: a connection that is closed with something
+/// unread is reset, which takes with it what the other side has not read yet.
+async fn left(mut wire: impl AsyncRead + AsyncWrite + Unpin) {
+    let parted = async {
+        wire.shutdown().await?;
+        let mut heard = [0; 256];
+        while wire.read(&mut heard).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    let _ = timeout(LINGER, parted).await;
+}
+
 async fn sent(wire: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     wire.write_all(bytes).await?;
     wire.flush().await
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
-
-    use arrow_array::{ArrayRef, StringViewArray};
-    use tidegate_model::ErrorKind;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    const DEADLINE: Duration = Duration::from_secs(30);
-
-    struct Nothing;
-
-    impl tidegate_model::Records for Nothing {
-        fn load(&self, _: &str) -> Result<Option<Vec<u8>>> {
-            Ok(None)
-        }
-
-        fn delivered(&self) -> Result<Vec<Delivered>> {
-            Ok(Vec::new())
-        }
-
-        fn save(&self, _: &str, _: &[u8], _: &[Delivered]) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    fn rows(messages: &[&str]) -> RecordBatch {
-        let messages: ArrayRef = Arc::new(StringViewArray::from(messages.to_vec()));
-        RecordBatch::try_from_iter([("message", messages)]).unwrap()
-    }
-
-    fn context() -> SinkContext {
-        let columns = rows(&["a"]).schema();
-        SinkContext { name: "out".into(), columns, records: Arc::new(Nothing) }
-    }
-
-    async fn sink(settings: &str) -> Box<dyn Sink> {
-        let mut sink = build(&Settings::from_toml(settings).unwrap()).unwrap();
-        timeout(DEADLINE, sink.open(context())).await.unwrap().unwrap();
-        sink
-    }
-
-    async fn write(sink: &mut Box<dyn Sink>, messages: &[&str]) -> Result<Written> {
-        let rows = rows(messages);
-        timeout(DEADLINE, sink.write(&rows)).await.unwrap()
-    }
-
-    /// A listener, and the sink's side of its configuration.
-    fn listener() -> (TcpListener, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let connect = format!("connect = \"{}\"\n", listener.local_addr().unwrap());
-        (listener, connect)
-    }
-
-    fn read(stream: &mut TcpStream, bytes: usize) -> String {
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut read = vec![0; bytes];
-        io::Read::read_exact(stream, &mut read).unwrap();
-        String::from_utf8(read).unwrap()
-    }
-
-    #[tokio::test]
-    async fn rows_are_lines_or_frames() {
-        let (listener, connect) = listener();
-        for (more, expected) in [
-            ("", "one\ntwo\nlines\n"),
-            ("codec = \"ndjson\"", "{\"message\":\"one\"}\n{\"message\":\"two\\nlines\"}\n"),
-            ("framing = \"octet_counting\"", "3 one9 two\nlines"),
-            ("framing = \"length_prefix\"", "\0\0\0\u{3}one\0\0\0\ttwo\nlines"),
-        ] {
-            let mut sink = sink(&format!("{connect}{more}")).await;
-            let mut stream = listener.accept().unwrap().0;
-            assert_eq!(write(&mut sink, &["one", "two\nlines"]).await.unwrap(), Written::default());
-            assert_eq!(read(&mut stream, expected.len()), expected);
-            sink.close().await;
-            assert_eq!(io::Read::read(&mut stream, &mut [0]).unwrap(), 0);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_was_closed_is_noticed_before_rows_are_lost_in_it() {
-        let (listener, connect) = listener();
-        let mut sink = sink(&connect).await;
-        let mut first = listener.accept().unwrap().0;
-        write(&mut sink, &["a"]).await.unwrap();
-        assert_eq!(read(&mut first, 2), "a\n");
-        io::Write::write_all(&mut first, b"what it says is of no use").unwrap();
-        drop(first);
-        let error = loop {
-            // Its end is on its way.
-            if let Err(error) = write(&mut sink, &["b"]).await {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::Disconnected);
-        assert!(error.to_string().starts_with("connect: 127.0.0.1:"), "{error}");
-        let accepting = std::thread::spawn(move || listener.accept().unwrap().0);
-        write(&mut sink, &["b", "c"]).await.unwrap();
-        assert_eq!(read(&mut accepting.join().unwrap(), 4), "b\nc\n");
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_does_not_read_holds_it_up_and_gets_all_in_the_end() {
-        let (listener, connect) = listener();
-        let mut sink = sink(&connect).await;
-        let mut stream = listener.accept().unwrap().0;
-        let line = "x".repeat(1 << 20);
-        let lines = vec![&*line; 32];
-        let batch = rows(&lines);
-        let mut writing = sink.write(&batch);
-        let stuck = timeout(Duration::from_millis(100), &mut writing).await;
-        assert!(stuck.is_err(), "32 MiB are more than the kernel holds");
-        let reading = std::thread::spawn(move || read(&mut stream, 32 * ((1 << 20) + 1)).len());
-        timeout(DEADLINE, writing).await.unwrap().unwrap();
-        assert_eq!(reading.join().unwrap(), 32 * ((1 << 20) + 1));
-    }
-
-    #[tokio::test]
-    async fn datagrams_are_rows_and_one_that_is_too_large_is_rejected() {
-        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        udp.set_read_timeout(Some(DEADLINE)).unwrap();
-        let connect = format!("mode = \"udp\"\nconnect = \"{}\"", udp.local_addr().unwrap());
-        let mut sink = sink(&connect).await;
-        let long = "x".repeat(70_000);
-        let written = write(&mut sink, &["a", &long, "b"]).await.unwrap();
-        assert_eq!(written.rejected, [(1, "70001 bytes are no datagram".to_owned())]);
-        let mut datagram = [0; 100];
-        for expected in ["a\n", "b\n"] {
-            let count = udp.recv(&mut datagram).unwrap();
-            assert_eq!(&datagram[..count], expected.as_bytes());
-        }
-        drop(udp);
-        // The kernel says so with the next one.
-        let refused = loop {
-            match write(&mut sink, &["c"]).await {
-                Ok(written) => assert_eq!(written, Written::default()),
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(refused.kind(), ErrorKind::Disconnected);
-    }
-
-    #[tokio::test]
-    async fn unix_sockets_are_written_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
-        let settings = format!("mode = \"unix\"\npath = \"{}\"", path.display());
-        let mut closed = build(&Settings::from_toml(&settings).unwrap()).unwrap();
-        let error = closed.open(context()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Disconnected);
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let mut sink = sink(&settings).await;
-        let mut stream = listener.accept().unwrap().0;
-        write(&mut sink, &["a"]).await.unwrap();
-        let mut read = [0; 2];
-        io::Read::read_exact(&mut stream, &mut read).unwrap();
-        assert_eq!(&read, b"a\n");
-
-        let path = folder.path().join("b.sock");
-        let unix = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        let settings = format!("mode = \"unixgram\"\npath = \"{}\"", path.display());
-        let mut sink = self::sink(&settings).await;
-        write(&mut sink, &["a"]).await.unwrap();
-        assert_eq!(unix.recv(&mut read).unwrap(), 2);
-    }
-
-    #[test]
-    fn mistakes_are_shown_where_they_are() {
-        for (text, at, said) in [
-            ("mode = \"sctp\"", "\"sctp\"", "no mode"),
-            ("connect = \"here\"", "\"here\"", "can't connect to"),
-            ("connect = \":1\"", "\":1\"", "can't connect to"),
-            ("connect = \"a:0\"", "\"a:0\"", "can't connect to"),
-            ("connect = \"a:1\"\npath = \"b\"", "\"b\"", "means nothing in mode \"tcp\""),
-            ("mode = \"udp\"\nconnect = \"a:1\"\ntls = {}", "{}", "means nothing in mode \"udp\""),
-            ("connect = \"a:1\"\nframing = \"x\"", "\"x\"", "no framing"),
-            ("connect = \"a:1\"\ncodec = \"x\"", "\"x\"", "no codec"),
-        ] {
-            let Err(mistake) = build(&Settings::from_toml(text).unwrap()) else { panic!("{text}") };
-            assert!(mistake.message.contains(said), "{mistake:?}");
-            assert_eq!(&text[mistake.span.clone().unwrap()], at, "{mistake:?}");
-        }
-        let Err(missing) = build(&Settings::from_toml("mode = \"unix\"").unwrap()) else {
-            panic!()
-        };
-        assert_eq!(missing.message, "mode \"unix\" needs `path`");
-    }
-}
+mod tests;

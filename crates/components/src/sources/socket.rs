@@ -6,17 +6,16 @@
 //! A datagram is a record, or with `framing = "newline"` one or more lines.
 //!
 //! **Memory.** A connection that says nothing holds nothing; one in the middle of a record holds
-//! that much. Nothing is read without room for it.
+//! that much, and all of these together 3 MiB and a record at most. Where that is not enough, who
+//! sends long records waits for others to end theirs, and one of those who says nothing for 30 s
+//! meanwhile is given up. Nothing is read without room for it.
 //!
 //! **End.** It listens until it is stopped; with `--once` until the last connection has ended, of at
 //! least one. Records that the end of a connection cuts in two: a line is a row all the same, a
 //! frame that says how long it is is refused.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,26 +32,32 @@ use tidegate_model::{
     ByteSize, Error, Mistake, Result, Settings, Source, SourceBatch, SourceContext, SourceSpec,
     SourceStream, Spanned, TimeSpan, log_schema,
 };
-use tidegate_net::listen::{Listener, Refused};
-use tidegate_net::serve::Notice;
-use tokio::net::{UdpSocket, UnixDatagram, UnixListener};
+use tidegate_net::listen::Limits;
+use tokio::net::UdpSocket;
 use tokio::time::{Sleep, sleep};
 
-use crate::codecs::{Codec, Framer, Framing, decoder_named, line_bytes_max};
-use crate::network::{self, ListenFields, ListenTls, Listening, Troubles, span};
+use crate::codecs::{Codec, Framer, Framing, decoder_named, line_bytes_max, rounded};
+use crate::network::{self, ListenFields, ListenTls, Listening, Troubles, not_zero, span};
 
 /// Datagrams.
 mod datagram;
 
+/// Where connections come in.
+mod door;
+
 /// One connection.
 mod link;
+
+/// Records that are not complete yet.
+mod parts;
 
 /// What it is read from.
 mod wire;
 
 use datagram::{Datagrams, Port};
+use door::{Door, UnixDoor, datagrams};
 use link::{CHUNK_BYTES_MAX, Link, Shared};
-use wire::Wire;
+use parts::Parts;
 
 /// How the source presents itself.
 pub const SPEC: SourceSpec = SourceSpec {
@@ -117,6 +122,10 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
         }
     };
     refuse_others(&config, &place)?;
+    let connections_max = match &config.connections_max {
+        Some(max) => *not_zero(max, "no connection would ever be taken")?,
+        None => Limits::default().connections_max,
+    };
     let receive_buffer = config.receive_buffer.map(|size| size.get_ref().0);
     Ok(Box::new(SocketSource {
         place,
@@ -126,6 +135,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
         idle_timeout: config.idle_timeout.as_ref().map(span).transpose()?,
         receive_buffer: receive_buffer.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         permissions: config.permissions.as_ref().map(permissions).transpose()?,
+        connections_max,
     }))
 }
 
@@ -164,12 +174,15 @@ fn unix_path(config: &Config, mode: &str) -> Result<PathBuf, Mistake> {
 fn refuse_others(config: &Config, place: &Place) -> Result<(), Mistake> {
     let network = matches!(place, Place::Tcp(_) | Place::Udp(_));
     let datagrams = matches!(place, Place::Udp(_) | Place::Unixgram(_));
+    let (tcp, handshake) = (matches!(place, Place::Tcp(_)), config.handshake_timeout.as_ref());
     let spans = [
         (config.listen.as_ref().map(Spanned::span), !network, "listen"),
         (config.path.as_ref().map(Spanned::span), network, "path"),
         (config.permissions.as_ref().map(Spanned::span), network, "permissions"),
         (config.receive_buffer.as_ref().map(Spanned::span), !datagrams, "receive_buffer"),
         (config.idle_timeout.as_ref().map(Spanned::span), datagrams, "idle_timeout"),
+        (config.connections_max.as_ref().map(Spanned::span), datagrams, "connections_max"),
+        (handshake.map(Spanned::span), !tcp, "handshake_timeout"),
     ];
     for (span, wrong, name) in spans {
         if let (Some(span), true) = (span, wrong) {
@@ -221,6 +234,8 @@ struct SocketSource {
     idle_timeout: Option<Duration>,
     receive_buffer: Option<usize>,
     permissions: Option<u32>,
+    /// Of a Unix socket; a listener has its own.
+    connections_max: usize,
 }
 
 impl Source for SocketSource {
@@ -232,12 +247,15 @@ impl Source for SocketSource {
         false
     }
 
-    /// A record and the part of one that waits for its rest, or a datagram.
+    /// A datagram; or what is read at once, of at least a record, and all that waits for its rest.
     fn bytes_min(&self) -> usize {
+        if self.datagrams() {
+            let udp = matches!(self.place, Place::Udp(_));
+            let datagram = Datagrams::datagram_bytes_max(udp, self.line_bytes_max);
+            return rounded(datagram.max(CHUNK_BYTES_MAX));
+        }
         let record = Framer::new(self.framing, self.line_bytes_max).chunk_bytes_min();
-        let datagram = Datagrams::datagram_bytes_max(self.line_bytes_max);
-        let most = crate::codecs::rounded(record.max(datagram).max(CHUNK_BYTES_MAX));
-        most.saturating_add(record)
+        rounded(record.max(CHUNK_BYTES_MAX)).saturating_add(Parts::bytes_max(record))
     }
 
     fn searched(&self) -> Option<&'static str> {
@@ -258,10 +276,7 @@ impl Source for SocketSource {
             let door = match &self.place {
                 Place::Tcp(listening) => Door::Tcp(listening.bind(&[]).await?),
                 Place::Unix(path) => {
-                    self.clear(path)?;
-                    let listener =
-                        UnixListener::bind(path).map_err(|error| unusable(path, error))?;
-                    Door::Unix(listener, self.bound(path)?)
+                    Door::Unix(UnixDoor::open(path, self.permissions, self.connections_max)?)
                 }
                 Place::Udp(address) => {
                     let udp = self.udp(*address)?;
@@ -270,9 +285,7 @@ impl Source for SocketSource {
                     return Ok(try_unfold(port, Datagrams::next).boxed());
                 }
                 Place::Unixgram(path) => {
-                    self.clear(path)?;
-                    let unix = UnixDatagram::bind(path).map_err(|error| unusable(path, error))?;
-                    let bound = self.bound(path)?;
+                    let (unix, bound) = datagrams(path, self.permissions)?;
                     self.widen(&socket2::SockRef::from(&unix))?;
                     let name = path.display().to_string();
                     let port = Datagrams::new(shared, Port::Unix(unix, bound), name);
@@ -331,83 +344,6 @@ impl SocketSource {
         }
         Ok(())
     }
-
-    /// Removes a socket that nobody listens at any more.
-    fn clear(&self, path: &Path) -> Result<()> {
-        let Ok(there) = fs::symlink_metadata(path) else { return Ok(()) };
-        if !there.file_type().is_socket() {
-            let said = format!("path: {} is there and no socket; remove it", path.display());
-            return Err(Error::fatal(said));
-        }
-        let refused = match &self.place {
-            Place::Unixgram(_) => {
-                let probe = std::os::unix::net::UnixDatagram::unbound();
-                probe.and_then(|probe| probe.connect(path)).map(drop)
-            }
-            _ => std::os::unix::net::UnixStream::connect(path).map(drop),
-        };
-        match refused {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                fs::remove_file(path).map_err(|error| unusable(path, error))
-            }
-            _ => {
-                let said = format!("path: another program listens at {}", path.display());
-                Err(Error::disconnected(said + "; stop it, or take another path"))
-            }
-        }
-    }
-
-    fn bound(&self, path: &Path) -> Result<Bound> {
-        let bound = Bound { path: path.to_owned() };
-        if let Some(mode) = self.permissions {
-            let set = fs::set_permissions(path, fs::Permissions::from_mode(mode));
-            set.map_err(|error| Error::fatal("permissions: can't be set").because(error))?;
-        }
-        Ok(bound)
-    }
-}
-
-fn unusable(path: &Path, error: io::Error) -> Error {
-    Error::fatal(format!("path: can't listen at {}", path.display())).because(error)
-}
-
-/// A socket's path, removed when nobody listens there any more.
-#[derive(Debug)]
-struct Bound {
-    path: PathBuf,
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Where connections come in.
-enum Door {
-    Tcp(Listener),
-    Unix(UnixListener, #[expect(dead_code, reason = "held, not read")] Bound),
-}
-
-impl Door {
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Wire, String), Refused>> {
-        match self {
-            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|incoming| {
-                let name = incoming.peer.to_string();
-                (Wire::Net(incoming.stream, incoming.slot), name)
-            }),
-            Self::Unix(listener, _) => {
-                let accepted = listener.poll_accept(cx).map_err(Refused::Failed);
-                accepted.map_ok(|(stream, _)| (Wire::Unix(stream), named(listener)))
-            }
-        }
-    }
-}
-
-fn named(listener: &UnixListener) -> String {
-    let address = listener.local_addr().ok();
-    let path = address.as_ref().and_then(|address| address.as_pathname());
-    path.map_or_else(|| "unix".to_owned(), |path| path.display().to_string())
 }
 
 type Records = BoxStream<'static, Result<SourceBatch>>;
@@ -454,15 +390,10 @@ impl Links {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<SourceBatch>>> {
-        while let Poll::Ready(accepted) = self.door.poll_accept(cx) {
-            match accepted {
-                Ok((wire, name)) => {
-                    let link = Link::new(Arc::clone(&self.shared), wire, name);
-                    self.merge.insert(self.next, try_unfold(link, Link::next).boxed());
-                    (self.next, self.seen) = (self.next + 1, true);
-                }
-                Err(refused) => self.troubles.tell(&Notice::Refused(refused)),
-            }
+        while let Poll::Ready((wire, name)) = self.door.poll_accept(cx, &mut self.troubles) {
+            let link = Link::new(Arc::clone(&self.shared), wire, name);
+            self.merge.insert(self.next, try_unfold(link, Link::next).boxed());
+            (self.next, self.seen) = (self.next + 1, true);
         }
         loop {
             if self.once && self.seen && self.merge.is_empty() {

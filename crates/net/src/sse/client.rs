@@ -71,13 +71,7 @@ pub struct EventSource {
 ///
 /// reqwest's, where it can't make one.
 pub fn client(tls: &Arc<ClientConfig>) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .tls_backend_preconfigured((**tls).clone())
-        .http1_only()
-        .connect_timeout(CONNECT)
-        .tcp_keepalive(KEEPALIVE)
-        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-        .build()
+    crate::connect::http(tls).connect_timeout(CONNECT).tcp_keepalive(KEEPALIVE).build()
 }
 
 impl EventSource {

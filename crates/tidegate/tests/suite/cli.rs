@@ -1,7 +1,8 @@
 //! The program as people call it: exit codes, what is said where, and the examples.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -222,7 +223,37 @@ fn the_demo_loses_nothing_and_shows_errors_and_numbers() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("none lost") && said.contains(" rows/s "), "{said}");
     assert!(out.lines().count() > 0 && said.contains("archived"), "{out}{said}");
+    assert!(said.contains("its numbers, live: http://127.0.0.1:"), "{said}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "it left something behind");
+}
+
+#[test]
+fn the_demo_serves_a_page_of_its_numbers() {
+    let folder = Folder::new();
+    let mut demo = Program::start(TIDEGATE, folder.path(), ["demo", "--for", "60s"]);
+    let address = wait_for("the page's address", DEADLINE, || {
+        let said = demo.stderr();
+        let (_, rest) = said.split_once("live: http://")?;
+        rest.split_once('/').map(|(address, _)| address.to_owned())
+    });
+    let ask = |what: &str, until: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(format!("{what} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
+        let (mut text, mut piece) = (String::new(), [0; 4096]);
+        while !text.contains(until) {
+            let count = stream.read(&mut piece).unwrap();
+            assert!(count > 0, "{until:?} is not in {text}");
+            text += &String::from_utf8_lossy(&piece[..count]);
+        }
+        text
+    };
+    assert!(ask("GET /", "</html>").contains("default-src 'none'"));
+    let events = ask("GET /events", "sinks.archive");
+    assert!(events.contains("event: snapshot") && events.contains("\"bottleneck\":"), "{events}");
+    ask("GET /etc/passwd", "404 Not Found");
+    ask("POST /", "405 Method Not Allowed");
+    assert!(demo.is_running());
 }
 
 #[test]

@@ -14,14 +14,14 @@ use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
-use super::Bound;
+use super::door::Bound;
 use super::link::{CHUNK_BYTES_MAX, Shared, position};
 use crate::clock;
 use crate::codecs::{
-    Chunk, Cut, Damage, Decoder, Framing, Label, Line, Places, TooLong, rounded, too_large,
+    Chunk, Cut, Decoder, Framing, Label, Line, Places, TooLong, rounded, too_large,
 };
 
-/// The largest datagram of UDP.
+/// More than the largest datagram of UDP has.
 const UDP_BYTES_MAX: usize = 65_535;
 
 /// How often the kernel is asked how many it dropped.
@@ -70,7 +70,6 @@ pub(super) struct Datagrams {
     /// Who sends where nobody says.
     name: String,
     decoder: Box<dyn Decoder>,
-    damage: Damage,
     /// Made and not given yet: those that came together, a batch for each sender.
     ready: VecDeque<SourceBatch>,
     dropped: u64,
@@ -88,14 +87,14 @@ struct Run {
 impl Datagrams {
     pub(super) fn new(shared: Arc<Shared>, port: Port, name: String) -> Self {
         let decoder = shared.decoder();
-        let (damage, ready) = (Damage::default(), VecDeque::new());
+        let ready = VecDeque::new();
         let dropped = port.drops().unwrap_or_default();
-        Self { shared, port, name, decoder, damage, ready, dropped, looked: None }
+        Self { shared, port, name, decoder, ready, dropped, looked: None }
     }
 
-    /// The most that a datagram may have.
-    pub(super) fn datagram_bytes_max(line_bytes_max: usize) -> usize {
-        line_bytes_max.saturating_add(1).max(UDP_BYTES_MAX)
+    /// The most that is read of a datagram; one that has so much has more.
+    pub(super) fn datagram_bytes_max(udp: bool, line_bytes_max: usize) -> usize {
+        if udp { UDP_BYTES_MAX } else { line_bytes_max.max(UDP_BYTES_MAX).saturating_add(1) }
     }
 
     /// The next batch; there is always one more.
@@ -106,7 +105,8 @@ impl Datagrams {
             }
             let broken = |error| Error::disconnected("the socket broke").because(error);
             self.port.readable().await.map_err(broken)?;
-            let room = Self::datagram_bytes_max(self.shared.line_bytes_max);
+            let udp = matches!(self.port, Port::Udp(_));
+            let room = Self::datagram_bytes_max(udp, self.shared.line_bytes_max);
             let context = &self.shared.context;
             let most = CHUNK_BYTES_MAX.min(context.batch_bytes_max);
             let wants = rounded(most.max(room)).min(context.holder.largest().max(room));
@@ -142,18 +142,30 @@ impl Datagrams {
                 runs.push(Run { peer, lines: Vec::new(), bytes: 0, cut: Cut::default() });
             }
             if let (Some(run), Some(datagram)) = (runs.last_mut(), into.get(..count)) {
-                self.records(datagram, filled, run);
+                // What there was more of it the kernel has dropped.
+                self.records(datagram, filled, count == room, run);
             }
             filled += count;
         }
         Ok((runs, filled))
     }
 
-    /// The records of a datagram that begins there: its lines, or all of it.
-    fn records(&self, datagram: &[u8], start: usize, run: &mut Run) {
+    /// The records of a datagram that begins there: its lines, or all of it. Of one that was cut off
+    /// the rest counts as one that is refused, and so does the line that was cut.
+    fn records(&self, datagram: &[u8], start: usize, is_cut: bool, run: &mut Run) {
         run.bytes += datagram.len() as u64;
+        let whole = match is_cut {
+            false => datagram.strip_suffix(b"\n").unwrap_or(datagram),
+            true => {
+                let lines = memchr::memrchr(b'\n', datagram).filter(|_| self.is_lines());
+                let (offset, bytes) = (start as u64, datagram.len() as u64);
+                run.cut.refused += 1;
+                run.cut.too_long = run.cut.too_long.or(Some(TooLong { offset, bytes }));
+                let Some(end) = lines else { return };
+                datagram.get(..end).unwrap_or_default()
+            }
+        };
         let mut add = |from: usize, line: &[u8]| {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.len() > self.shared.line_bytes_max {
                 run.cut.refused += 1;
                 let (offset, bytes) = ((start + from) as u64, line.len() as u64);
@@ -164,15 +176,18 @@ impl Datagrams {
             let from = (start + from) as u32;
             run.lines.push(Line { start: from, end: from + line.len() as u32 });
         };
-        if self.shared.framing != Framing::Newline {
+        if !self.is_lines() {
             return add(0, datagram);
         }
-        let text = datagram.strip_suffix(b"\n").unwrap_or(datagram);
         let mut from = 0;
-        for line in text.split(|byte| *byte == b'\n') {
-            add(from, line);
+        for line in whole.split(|byte| *byte == b'\n') {
+            add(from, line.strip_suffix(b"\r").unwrap_or(line));
             from += line.len() + 1;
         }
+    }
+
+    fn is_lines(&self) -> bool {
+        self.shared.framing == Framing::Newline
     }
 
     fn decode(&mut self, buffer: &Buffer, runs: Vec<Run>) -> Result<()> {
@@ -189,7 +204,7 @@ impl Datagrams {
                 label: &Label::from(&*name),
                 read_at,
             })?;
-            self.damage.tell(&*name, &cut, &decoded);
+            self.shared.tell(&name, &cut, &decoded);
             let refused = cut.refused + decoded.refused + if number == 0 { dropped } else { 0 };
             let (position, rows) = (position(start + bytes), decoded.rows);
             let skipped = 0;

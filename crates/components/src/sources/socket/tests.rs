@@ -1,7 +1,9 @@
 //! Real sockets, and what is sent through them.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram as StdDatagram, UnixStream as StdUnix};
 
 use arrow_array::cast::AsArray;
@@ -12,6 +14,9 @@ use tokio::time::timeout;
 
 use super::*;
 
+/// Peers that do what they should not.
+mod peers;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Open {
@@ -21,8 +26,17 @@ struct Open {
 
 /// A source of rows with `source` and `message`.
 async fn open(settings: &str, required: Option<Arc<[Box<str>]>>) -> Result<Open> {
+    open_within(16 << 20, settings, required).await
+}
+
+/// One that has so many bytes, or as many as it needs at least.
+async fn open_within(
+    bytes: usize,
+    settings: &str,
+    required: Option<Arc<[Box<str>]>>,
+) -> Result<Open> {
     let mut source = build(&Settings::from_toml(settings).unwrap()).unwrap();
-    let budget = ByteBudget::new(16 << 20);
+    let budget = ByteBudget::new(bytes.max(source.bytes_min()));
     let context = SourceContext {
         name: "in".into(),
         positions: Vec::new(),
@@ -39,11 +53,13 @@ async fn open(settings: &str, required: Option<Arc<[Box<str>]>>) -> Result<Open>
     Ok(Open { stream: source.open(context).await?, budget })
 }
 
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 /// One that listens at a free port, and its address.
 async fn listening(more: &str) -> (Open, SocketAddr) {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = free_address();
     (open(&format!("listen = \"{address}\"\n{more}"), None).await.unwrap(), address)
 }
 

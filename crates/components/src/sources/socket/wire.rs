@@ -8,14 +8,15 @@ use std::task::{Context, Poll, Waker};
 use tidegate_net::listen::{Connection, Slot};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A connection.
 #[derive(Debug)]
 pub(super) enum Wire {
     /// Over a network, and its place among its listener's.
     Net(Connection, #[expect(dead_code, reason = "held, not read")] Slot),
-    /// On this machine.
-    Unix(UnixStream),
+    /// On this machine, and its place.
+    Unix(UnixStream, #[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
 }
 
 impl Wire {
@@ -24,7 +25,7 @@ impl Wire {
     pub(super) async fn readable(&mut self) -> io::Result<Option<u8>> {
         match self {
             Self::Net(Connection::Plain(tcp), _) => tcp.readable().await.map(|()| None),
-            Self::Unix(unix) => unix.readable().await.map(|()| None),
+            Self::Unix(unix, _) => unix.readable().await.map(|()| None),
             Self::Net(Connection::Tls(tls), _) => {
                 let mut byte = [0];
                 let read = poll_fn(|cx| {
@@ -42,7 +43,7 @@ impl Wire {
     pub(super) fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Net(Connection::Plain(tcp), _) => tcp.try_read(into),
-            Self::Unix(unix) => unix.try_read(into),
+            Self::Unix(unix, _) => unix.try_read(into),
             Self::Net(Connection::Tls(tls), _) => {
                 let mut buffer = ReadBuf::new(into);
                 // Whoever waits next does so by `readable`.
