@@ -238,7 +238,13 @@ impl Writer {
                         trouble(&self.gauge, why);
                     }
                     rows = these(&rows, &again)?;
-                    sleep(after.or_else(|| delays.next()).unwrap_or_default()).await;
+                    // Whoever asks for no time at all is not hammered for it.
+                    let least = self.backoff.delays().next();
+                    let wait = match after {
+                        Some(after) => Some(after.max(least.unwrap_or_default())),
+                        None => delays.next(),
+                    };
+                    sleep(wait.unwrap_or_default()).await;
                 }
                 Err(error) => wait_after(error, &mut delays, &self.gauge).await?,
             }

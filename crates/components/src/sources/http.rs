@@ -12,8 +12,9 @@
 //!
 //! **Memory.** A body's memory is reserved before it is read, and nothing waits for it: where there
 //! is no room the answer is 429 with `Retry-After`. A body that does not come within `body_timeout`
-//! gives its memory back, so that slow ones starve nobody for long. Connections hold a buffer of
-//! 16 KiB each outside the budget, and unpacking gzip 64 KiB.
+//! gives its memory back, so that slow ones starve nobody for long. What unpacking zstd takes is
+//! reserved by what each frame says, 8.5 MiB at most. Connections hold a buffer of 16 KiB each outside
+//! the budget, and unpacking gzip 64 KiB.
 //!
 //! **Text.** What is no UTF-8 becomes U+FFFD; an array must be UTF-8.
 //!
@@ -40,6 +41,9 @@ use tokio::time::timeout;
 
 use crate::codecs::{Codec, Pool, decoder_named, line_bytes_max};
 use crate::network::{Auth, ListenFields, ListenTls, Listening, Troubles, span};
+
+/// What unpacking zstd takes.
+mod frames;
 
 /// A body in memory.
 mod body;

@@ -135,3 +135,65 @@ async fn a_run_that_is_dropped_tells_that_it_failed() {
     timeout(DEADLINE, told).await.unwrap();
     assert_eq!(*verdicts.lock().unwrap(), [Verdict::Failed; 20]);
 }
+
+/// A sink that asks for time so often before it takes anything; keeps when it was asked.
+#[derive(Clone)]
+struct Busy {
+    after: Option<Duration>,
+    refuses: usize,
+    asked: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Sink for Busy {
+    fn columns(&self, _: &SchemaRef) -> Result<Vec<usize>, Mistake> {
+        Ok(vec![0])
+    }
+
+    fn commit_when(&self) -> Commit {
+        Commit::EachWrite
+    }
+
+    fn open(&mut self, _: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn write<'a>(&'a mut self, rows: &'a RecordBatch) -> BoxFuture<'a, Result<Written>> {
+        let mut asked = self.asked.lock().unwrap();
+        asked.push(Instant::now());
+        let again =
+            if asked.len() <= self.refuses { (0..rows.num_rows()).collect() } else { vec![] };
+        let written = Written { again, after: self.after, ..Written::default() };
+        Box::pin(async { Ok(written) })
+    }
+
+    fn commit<'a>(&'a mut self, _: &'a [Delivered]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_asks_for_time_gets_it_and_one_that_asks_for_none_is_not_hammered() {
+    let floor = Duration::from_millis(100);
+    for (after, least) in [
+        (Some(Duration::from_secs(7)), Duration::from_secs(7)),
+        (Some(Duration::ZERO), floor),
+        (None, floor),
+    ] {
+        let asked = Arc::default();
+        let busy = Busy { after, refuses: 20, asked: Arc::clone(&asked) };
+        let source = Numbers::new(1, 3);
+        let verdicts = Arc::clone(&source.verdicts);
+        let running = start(source, vec![Box::new(busy)]).await;
+        timeout(DEADLINE, running.finish()).await.unwrap().unwrap();
+        assert_eq!(*verdicts.lock().unwrap(), [Verdict::Delivered]);
+        let asked = asked.lock().unwrap();
+        assert_eq!(asked.len(), 21);
+        let waits = asked.windows(2).map(|two| two[1] - two[0]);
+        assert!(waits.clone().all(|wait| wait >= least), "{:?}", waits.collect::<Vec<_>>());
+        if after.is_some() {
+            // Not longer, either; a timer has a grain of a millisecond.
+            let most = least + Duration::from_millis(2);
+            assert!(waits.clone().all(|wait| wait <= most), "{:?}", waits.collect::<Vec<_>>());
+        }
+    }
+}

@@ -200,6 +200,10 @@ impl Api {
                 let what = format!("the body is no whole {packing}");
                 refused(StatusCode::BAD_REQUEST, &what)
             }
+            Unusable::FarBack => {
+                let what = "it takes too much memory to unpack it: pack it with less, not \"long\"";
+                refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, what)
+            }
             Unusable::CutOff => refused(StatusCode::BAD_REQUEST, "the body was cut off"),
         }
     }

@@ -91,6 +91,47 @@ async fn bombs_take_no_more_memory_than_a_body_may() {
 }
 
 #[tokio::test]
+async fn what_unpacking_takes_is_reserved_and_no_more() {
+    let more = "body_bytes_max = \"1MiB\"";
+    let mut working = with_memory(more, 2 * Room::bytes_min(1 << 20)).await;
+    // Whoever packs all at once says how long it is.
+    let (address, packed) = (working.address, ::zstd::bulk::compress(b"a\nb", 3).unwrap());
+    let packed = [&*packed, b"\x50\x2a\x4d\x18\x03\0\0\0abc", &packed].concat();
+    let begun = request("content-encoding: zstd\r\n", &packed);
+    let (first, last) = begun.split_at(begun.len() - 1);
+    // As many as have come but for a byte find room beside one another.
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(first).await.unwrap();
+        streams.push(stream);
+    }
+    for mut stream in streams {
+        stream.write_all(last).await.unwrap();
+        let batch = working.next().await;
+        assert_eq!(messages(&batch), ["a", "ba", "b"]);
+        batch.told.unwrap().settle(Verdict::Delivered);
+        assert_eq!(answer(&mut stream).await.0, 200);
+    }
+    let mut long = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+    long.window_log(24).unwrap();
+    long.write_all(&vec![0; 20 << 20]).unwrap();
+    let long = request("content-encoding: zstd\r\n", &long.finish().unwrap());
+    let (status, text) = answered(address, &long).await;
+    assert!(status == 415 && text.contains("too much memory"), "{text}");
+    // One that says how long it is is not even begun.
+    let mut large = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+    large.set_pledged_src_size(Some((1 << 20) + 1)).unwrap();
+    large.include_contentsize(true).unwrap();
+    large.write_all(&vec![0; (1 << 20) + 1]).unwrap();
+    let large = large.finish().unwrap();
+    let head = request("content-encoding: zstd\r\n", &large);
+    let (head, _) = head.split_at(head.len() - large.len() + 18);
+    assert_eq!(answered(address, head).await.0, 413);
+    assert_eq!(working.budget.usage().used, 0);
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_text_are_replaced_and_break_nothing() {
     let (address, task, stop) = working("").await.deliver();
     for (headers, body, status, said) in [
@@ -168,7 +209,7 @@ async fn outlived(address: SocketAddr, slow: &mut [TcpStream]) -> (u16, usize) {
                 let _ = stream.try_write(b"a");
             }
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let _ = stream.write_all(&request(TEXT, b"good")).await;
+            let _ = stream.write_all(&request(TEXT, &[b'x'; 900_000])).await;
             let mut text = [0; 12];
             match stream.read_exact(&mut text).await {
                 Ok(_) if &text == b"HTTP/1.1 200" => break (200, refused),
