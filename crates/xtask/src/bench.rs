@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::thread::available_parallelism;
 
+use crate::peers;
 use crate::step::{Step, root, write};
 
 /// Every benchmark: its package and its name.

@@ -19,8 +19,14 @@ const PROGRAMS: [(&str, &str); 8] = [
 /// Packages of languages: what shows that one is there, below the target folder, and what gets it
 /// there. What is young and may change how it is called has its version.
 const PACKAGES: [(&str, &str); 3] = [
-    ("peers/python/websockets", "python3 -m pip install -q --upgrade --target peers/python websockets"),
-    ("peers/python/kosoku", "python3 -m pip install -q --upgrade --target peers/python kosoku==0.1.0"),
+    (
+        "peers/python/websockets",
+        "python3 -m pip install -q --upgrade --target peers/python websockets",
+    ),
+    (
+        "peers/python/kosoku",
+        "python3 -m pip install -q --upgrade --target peers/python kosoku==0.1.0",
+    ),
     ("peers/node/node_modules/ws", "npm install --no-audit --no-fund --prefix peers/node ws"),
 ];
 

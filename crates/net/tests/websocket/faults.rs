@@ -121,7 +121,7 @@ async fn a_damaged_stream_ends_one_connection_and_no_more() {
     let mut failures = 0;
     for _ in 0..10 {
         let (near, mut far) = pair(&mut server, proxy.address(), Options::default()).await;
-        proxy.flip_bits(Some(2_000));
+        proxy.flip_bits(Some(2_000), fastrand::u64(..));
         let Client { mut stream, slot: _slot, .. } = near;
         let sending = tokio::spawn(async move {
             for n in 0..1_000 {
@@ -136,7 +136,7 @@ async fn a_damaged_stream_ends_one_connection_and_no_more() {
         }
         drop(far);
         soon(sending).await.unwrap();
-        proxy.flip_bits(None);
+        proxy.flip_bits(None, 0);
     }
     assert!(failures > 0);
     let (mut near, mut far) = pair(&mut server, proxy.address(), Options::default()).await;

@@ -1,7 +1,5 @@
 //! Peers that others wrote: Python's `websockets`, Node's `ws`, a browser.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -9,6 +7,7 @@ use tidegate_net::websocket::{
     Address, Broadcast, BroadcastOptions, CloseCode, Failure, Message, Options, Rules, Server,
     Slow, connect,
 };
+use tidegate_testkit::peers;
 use tidegate_testkit::process::{Program, wait_for};
 use tokio::task::JoinHandle;
 
@@ -20,35 +19,15 @@ async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(DEADLINE, what).await.expect("in time")
 }
 
-/// Where the peers' libraries are, got once from their registries.
-fn libraries() -> PathBuf {
-    static ONCE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one = ONCE.lock();
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("websocket-peers");
-    std::fs::create_dir_all(&folder).unwrap();
-    let at = folder.to_str().unwrap().to_owned();
-    let run = |program: &str, arguments: &[&str]| {
-        let done = Command::new(program).args(arguments).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    };
-    if !folder.join("websockets").exists() {
-        run("python3", &["-m", "pip", "install", "-q", "--target", &at, "websockets"]);
-    }
-    if !folder.join("node_modules/ws").exists() {
-        run("npm", &["install", "--silent", "--no-audit", "--prefix", &at, "ws"]);
-    }
-    folder
-}
-
 fn python(script: &str, url: &str) -> Program {
-    let mut command = Command::new("python3");
-    command.args(["-u", "-c", script, url]).env("PYTHONPATH", libraries());
+    let mut command = peers::python();
+    command.args(["-c", script, url]);
     Program::of(command)
 }
 
 fn node(script: &str, url: &str) -> Program {
-    let mut command = Command::new("node");
-    command.args(["-e", script, url]).env("NODE_PATH", libraries().join("node_modules"));
+    let mut command = peers::node();
+    command.args(["-e", script, url]);
     Program::of(command)
 }
 
@@ -219,9 +198,7 @@ async fn a_browser_subscribes_answers_and_sees_a_clean_close() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.html");
     std::fs::write(&page, PAGE.replace("URL", &url)).unwrap();
-    let mut command = Command::new("chromium");
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]);
-    command.arg(format!("--user-data-dir={}", folder.path().join("profile").display()));
+    let mut command = peers::chromium(&folder.path().join("profile"));
     let _browser = Program::of({
         command.args(["--remote-debugging-port=0"]).arg(format!("file://{}", page.display()));
         command
@@ -244,4 +221,38 @@ async fn a_browser_subscribes_answers_and_sees_a_clean_close() {
     let mut last = soon(server.accept()).await.unwrap();
     let said = soon(last.stream.next()).await.unwrap().unwrap();
     assert_eq!(said.as_text(), Some("closed 1001 true"));
+}
+
+/// The cases of the Autobahn test suite, but for those of compression, which we don't offer, and
+/// two that want a pong for each of several pings at once: RFC 6455, 5.5.3, asks for the last one's.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the Autobahn cases; run by cargo xtask test"]
+async fn the_autobahn_cases_find_nothing_wrong_with_a_server() {
+    let (frame_bytes_max, message_bytes_max) = (32 << 20, 32 << 20);
+    let options = Options { frame_bytes_max, message_bytes_max, ..Options::default() };
+    let mut server = server(Rules::default(), 100, options);
+    let address = server.local_addr().unwrap();
+    let echoing = tokio::spawn(async move {
+        let mut clients = tokio::task::JoinSet::new();
+        loop {
+            let Ok(mut client) = server.accept().await else { continue };
+            clients.spawn(async move {
+                while let Some(Ok(message)) = client.stream.next().await {
+                    if client.stream.send(message).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = peers::autobahn();
+    command.args(["-m", "fuzzingclient", "-p", "4"]);
+    command.args(["-x", "2.10", "-x", "2.11", "-x", "12.*", "-x", "13.*"]);
+    command.arg("-o").arg(folder.path()).arg(address.to_string());
+    let runner = tokio::task::spawn_blocking(move || Program::of(command).ended(10 * DEADLINE));
+    let ended = runner.await.unwrap();
+    echoing.abort();
+    println!("{}{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.code(), Some(0), "{}{}", ended.stdout, ended.stderr);
 }

@@ -10,7 +10,7 @@ use tidegate_testkit::process::{Program, wait_for};
 use crate::support::{DEADLINE, Folder, TIDEGATE, times};
 
 /// 64 MiB for rows and 96 MiB for all else.
-const KIB_MAX: u64 = 160 * 1024;
+pub(crate) const KIB_MAX: u64 = 160 * 1024;
 
 /// The share of a connection, beyond the kernel's.
 const CONNECTION_KIB: u64 = 64;
@@ -18,13 +18,13 @@ const CONNECTION_KIB: u64 = 64;
 /// Clients that subscribe and then read nothing.
 const CLIENTS: usize = 20;
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     free.local_addr().unwrap().port()
 }
 
 /// Connects once somebody listens.
-fn reach(port: u16) -> TcpStream {
+pub(crate) fn reach(port: u16) -> TcpStream {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     wait_for("somebody who listens", DEADLINE, || TcpStream::connect(address).ok())
 }
@@ -114,7 +114,7 @@ fn web_socket_clients_that_do_not_read() {
 }
 
 /// Posts text; the status of the answer, or nothing where the connection broke.
-fn post(stream: &mut TcpStream, body: &str) -> Option<u16> {
+pub(crate) fn post(stream: &mut TcpStream, body: &str) -> Option<u16> {
     let length = body.len();
     let head = format!(
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n"

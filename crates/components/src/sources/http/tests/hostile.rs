@@ -84,13 +84,10 @@ async fn bombs_take_no_more_memory_than_a_body_may() {
     }
     assert!(working.budget.usage().peak <= memory, "{:?}", working.budget.usage());
     assert_eq!(working.budget.usage().used, 0, "nothing is kept of them");
-    let good = tokio::spawn(answered_text(working.address, "good"));
-    working.next().await.told.unwrap().settle(Verdict::Delivered);
-    assert_eq!(timeout(DEADLINE, good).await.unwrap().unwrap(), 200);
-}
-
-async fn answered_text(address: SocketAddr, text: &'static str) -> u16 {
-    answered(address, &request(TEXT, text.as_bytes())).await.0
+    let (address, good) = (working.address, request(TEXT, b"good"));
+    let deliver = async { working.next().await.told.unwrap().settle(Verdict::Delivered) };
+    let (_, (status, _)) = tokio::join!(deliver, answered(address, &good));
+    assert_eq!(status, 200);
 }
 
 #[tokio::test]
