@@ -143,6 +143,27 @@ async fn a_reader_that_does_not_read_holds_it_up_and_gets_all_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_reader_that_takes_nothing_for_the_time_it_has_is_given_up() {
+    let (listener, connect) = listener();
+    for mode in [connect.clone(), format!("{connect}tls = {{}}\nwrite_timeout = \"0s\"")] {
+        let settings = Settings::from_toml(&mode).unwrap();
+        assert_eq!(build(&settings).is_err(), mode.contains("0s"));
+    }
+    let mut sink = sink(&format!("{connect}write_timeout = \"50ms\"")).await;
+    let stuck = listener.accept().unwrap().0;
+    let line = "x".repeat(1 << 20);
+    let error = write(&mut sink, &[&*line; 32]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
+    let said = format!("{error:?}");
+    assert!(said.contains("it took nothing for write_timeout, 50ms"), "{said}");
+    // The next attempt has a connection of its own.
+    let accepting = std::thread::spawn(move || listener.accept().unwrap().0);
+    write(&mut sink, &["again"]).await.unwrap();
+    assert_eq!(read(&mut accepting.join().unwrap(), 6), "again\n");
+    drop(stuck);
+}
+
+#[tokio::test]
 async fn datagrams_are_rows_and_one_that_is_too_large_is_rejected() {
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.set_read_timeout(Some(DEADLINE)).unwrap();
