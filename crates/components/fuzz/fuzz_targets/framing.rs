@@ -33,8 +33,13 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(cut(framing, &settings, text), plain, "{framing:?}");
 
         let mut wrapped = Vec::new();
-        let lines = |record: &&Vec<u8>| framing != Framing::Newline || !record.ends_with(b"\r");
-        let whole: Vec<_> = plain.records.iter().filter(lines).cloned().collect();
+        // What is taken for a part of a line's end does not come back.
+        let is_whole = |record: &&Vec<u8>| match framing {
+            Framing::Newline => !record.ends_with(b"\r"),
+            Framing::OctetCounting => !record.ends_with(b"\n"),
+            Framing::LengthPrefix => true,
+        };
+        let whole: Vec<_> = plain.records.iter().filter(is_whole).cloned().collect();
         for record in &whole {
             // One end of a line is taken off.
             let mut record = record.clone();
@@ -121,6 +126,11 @@ fn plainly(framing: Framing, bytes_max: usize, mut text: &[u8]) -> Found {
             }
         };
         match record.filter(|record| record.len() <= bytes_max) {
+            Some(record) if framing == Framing::OctetCounting && length.is_some() => {
+                let bare = record.strip_suffix(b"\n");
+                let bare = bare.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+                found.records.push(bare.unwrap_or(record).to_vec());
+            }
             Some(record) => found.records.push(record.to_vec()),
             None => found.refused += 1,
         }

@@ -13,7 +13,8 @@ pub enum Framing {
     #[default]
     Newline,
     /// Each begins with its length in bytes, in decimal, and a space ([RFC 6587], 3.4.1). What begins
-    /// otherwise ends with a line's end (3.4.2): senders mix them.
+    /// otherwise ends with a line's end (3.4.2): senders mix them. Where a counted record has a line's
+    /// end as well, as rsyslog counts it, that is taken off.
     ///
     /// [RFC 6587]: https://www.rfc-editor.org/rfc/rfc6587
     OctetCounting,
@@ -197,8 +198,13 @@ impl Framer {
             }
             return false;
         }
+        let record = piece.bytes.get(start..end).unwrap_or_default();
+        let bare = match self.framing {
+            Framing::OctetCounting => without_end(record),
+            _ => record,
+        };
         // A chunk has at most 4 GiB.
-        records.push(Line { start: start as u32, end: end as u32 });
+        records.push(Line { start: start as u32, end: (start + bare.len()) as u32 });
         cut.used = end;
         true
     }
@@ -249,6 +255,11 @@ impl Framer {
     }
 }
 
+fn without_end(line: &[u8]) -> &[u8] {
+    let Some(line) = line.strip_suffix(b"\n") else { return line };
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -292,6 +303,7 @@ mod tests {
             ("3 abc5 d\ne\nf", &["abc", "d\ne\nf"][..], 0),
             ("3 abc<13>a line\n2 de", &["abc", "<13>a line", "de"], 0),
             ("0 3 abc", &["", "abc"], 0),
+            ("4 abc\n5 abc\r\n4 a\nbc2 \n\n", &["abc", "abc", "a\nbc", "\n"], 0),
             ("2026-11-26 line\n", &["2026-11-26 line"], 0),
             ("99999999999 line\n1 a", &["99999999999 line", "a"], 0),
             ("7 cut", &[], 1),

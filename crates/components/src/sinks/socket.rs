@@ -4,8 +4,9 @@
 //! of what became of it. What is in the kernel's buffers when the other side dies is lost; a
 //! connection that the other side has closed is noticed before the next write. After a broken write
 //! all of it is written again on a new connection, so that rows may come twice, and the last one on
-//! the old connection may be cut. A reader that does not read holds the sink up, for as long as it
-//! likes, over TCP and Unix sockets. UDP loses what the network or the reader has no room for.
+//! the old connection may be cut. A reader that does not read holds the sink up, over TCP and Unix
+//! sockets: for as long as it likes, or for `write_timeout`. UDP loses what the network or the
+//! reader has no room for.
 //!
 //! A row is a record: a line, or a frame; over UDP and `unixgram` a datagram.
 
@@ -74,6 +75,9 @@ struct Config {
     tls: Option<Spanned<ConnectTls>>,
     /// How long connecting may take: 20 s.
     connect_timeout: Option<Spanned<TimeSpan>>,
+    /// A connection whose other side takes nothing for so long is given up, and what was being
+    /// written is written again on a new one. Where it is not set, that is waited for.
+    write_timeout: Option<Spanned<TimeSpan>>,
 }
 
 fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
@@ -97,10 +101,12 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
         }
     };
     let network = matches!(mode, "tcp" | "udp");
+    let datagrams = matches!(mode, "udp" | "unixgram");
     for (span, wrong, name) in [
         (config.connect.as_ref().map(Spanned::span), !network, "connect"),
         (config.path.as_ref().map(Spanned::span), network, "path"),
         (config.tls.as_ref().map(Spanned::span), mode != "tcp", "tls"),
+        (config.write_timeout.as_ref().map(Spanned::span), datagrams, "write_timeout"),
     ] {
         if let (Some(span), true) = (span, wrong) {
             let message = format!("`{name}` means nothing in mode {mode:?}");
@@ -112,6 +118,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
         framing: Framing::named(config.framing.as_ref())?,
         encoder: Encoder::named(config.codec.as_ref())?,
         timeout: config.connect_timeout.as_ref().map_or(Ok(CONNECT_TIMEOUT), span)?,
+        write_timeout: config.write_timeout.as_ref().map(span).transpose()?,
         tls: config.tls.map(|tls| tls.into_inner().understood()).transpose()?,
         line: Vec::new(),
         buffer: Vec::new(),
@@ -156,6 +163,7 @@ struct SocketSink {
     framing: Framing,
     encoder: &'static Encoder,
     timeout: Duration,
+    write_timeout: Option<Duration>,
     tls: Option<ClientTls>,
     // One row, where it goes into a frame of its own.
     line: Vec<u8>,
@@ -259,8 +267,8 @@ impl SocketSink {
                 _ => self.frames(rows, row)?,
             };
             let sent = match wire {
-                Wire::Net(connection) => sent(connection, &self.buffer).await,
-                Wire::Unix(unix) => sent(unix, &self.buffer).await,
+                Wire::Net(connection) => sent(connection, &self.buffer, self.write_timeout).await,
+                Wire::Unix(unix) => sent(unix, &self.buffer, self.write_timeout).await,
                 Wire::Udp(_) | Wire::Unixgram(_) => Ok(()),
             };
             sent.map_err(|error| self.end.unreachable(error))?;
@@ -391,9 +399,28 @@ async fn left(mut wire: impl AsyncRead + AsyncWrite + Unpin) {
     let _ = timeout(LINGER, parted).await;
 }
 
-async fn sent(wire: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
-    wire.write_all(bytes).await?;
-    wire.flush().await
+/// Writes all of it, as long as the other side takes some now and then.
+async fn sent(
+    wire: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+    patience: Option<Duration>,
+) -> io::Result<()> {
+    let Some(patience) = patience else {
+        wire.write_all(bytes).await?;
+        return wire.flush().await;
+    };
+    let late = |_| {
+        let said = format!("it took nothing for write_timeout, {patience:?}");
+        io::Error::new(io::ErrorKind::TimedOut, said)
+    };
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match timeout(patience, wire.write(rest)).await.map_err(late)?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => rest = rest.get(count..).unwrap_or_default(),
+        }
+    }
+    timeout(patience, wire.flush()).await.map_err(late)?
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, StringViewArray};
 use futures::FutureExt;
 use tidegate_model::ErrorKind;
+use tidegate_testkit::peers;
+use tidegate_testkit::process::{Program, wait_for};
 
 use super::*;
 
@@ -141,6 +143,27 @@ async fn a_reader_that_does_not_read_holds_it_up_and_gets_all_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_reader_that_takes_nothing_for_the_time_it_has_is_given_up() {
+    let (listener, connect) = listener();
+    for mode in [connect.clone(), format!("{connect}tls = {{}}\nwrite_timeout = \"0s\"")] {
+        let settings = Settings::from_toml(&mode).unwrap();
+        assert_eq!(build(&settings).is_err(), mode.contains("0s"));
+    }
+    let mut sink = sink(&format!("{connect}write_timeout = \"50ms\"")).await;
+    let stuck = listener.accept().unwrap().0;
+    let line = "x".repeat(1 << 20);
+    let error = write(&mut sink, &[&*line; 32]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
+    let said = format!("{error:?}");
+    assert!(said.contains("it took nothing for write_timeout, 50ms"), "{said}");
+    // The next attempt has a connection of its own.
+    let accepting = std::thread::spawn(move || listener.accept().unwrap().0);
+    write(&mut sink, &["again"]).await.unwrap();
+    assert_eq!(read(&mut accepting.join().unwrap(), 6), "again\n");
+    drop(stuck);
+}
+
+#[tokio::test]
 async fn datagrams_are_rows_and_one_that_is_too_large_is_rejected() {
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -207,4 +230,45 @@ fn mistakes_are_shown_where_they_are() {
     }
     let Err(missing) = build(&Settings::from_toml("mode = \"unix\"").unwrap()) else { panic!() };
     assert_eq!(missing.message, "mode \"unix\" needs `path`");
+}
+
+#[tokio::test]
+#[ignore = "needs rsyslog; run by cargo xtask test"]
+async fn rsyslog_understands_lines_and_counted_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let (configuration, log) = (folder.path().join("rsyslog.conf"), folder.path().join("log"));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!(
+        "global(workDirectory=\"{}\")\nmodule(load=\"imtcp\")\nmodule(load=\"imudp\")\n\
+         input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{port}\")\n\
+         input(type=\"imudp\" address=\"127.0.0.1\" port=\"{port}\")\n\
+         template(name=\"raw\" type=\"string\" string=\"%rawmsg%\\n\")\n\
+         *.* action(type=\"omfile\" file=\"{}\" template=\"raw\")\n",
+        folder.path().display(),
+        log.display()
+    );
+    std::fs::write(&configuration, text).unwrap();
+    let rsyslog = Program::of(peers::rsyslogd(&configuration));
+    wait_for("rsyslog's port", DEADLINE, || TcpStream::connect(("127.0.0.1", port)).ok());
+    let mut expected = Vec::new();
+    for settings in ["", "framing = \"octet_counting\"", "mode = \"udp\""] {
+        let mut sink = sink(&format!("connect = \"localhost:{port}\"\n{settings}")).await;
+        let how = settings.split('"').nth(1).unwrap_or("newline");
+        let lines: Vec<String> =
+            (0..100).map(|line| format!("<13>1 - host app - - - {how} {line}")).collect();
+        let lines: Vec<&str> = lines.iter().map(|line| &**line).collect();
+        assert_eq!(write(&mut sink, &lines).await.unwrap(), Written::default());
+        let mut closing = sink.close();
+        expected.extend(lines.iter().map(|line| (*line).to_owned()));
+        timeout(DEADLINE, &mut closing).await.unwrap();
+        let heard = || std::fs::read_to_string(&log).unwrap_or_default();
+        wait_for(how, DEADLINE, || {
+            let heard = heard().lines().filter(|line| line.contains("<13>1")).count();
+            (heard == expected.len()).then_some(())
+        });
+    }
+    let heard = std::fs::read_to_string(&log).unwrap();
+    let heard: Vec<&str> = heard.lines().filter(|line| line.contains("<13>1")).collect();
+    assert_eq!(heard, expected);
+    drop(rsyslog);
 }

@@ -179,9 +179,11 @@ impl Link {
                 Err(error) => self.end(&error),
             }
         }
+        let mut is_whole = false;
         if !self.ended && self.part.as_ref().is_some_and(|part| part.filled >= LONG_BYTES) {
             self.lengthen(first.take()).await?;
-            if !self.ended && !self.is_whole() {
+            is_whole = self.is_whole();
+            if !self.ended && !is_whole {
                 return Ok(true);
             }
         }
@@ -193,7 +195,12 @@ impl Link {
         let wants = self.wants(part);
         loop {
             let mut permit = shared.holder().acquire(wants).await.map_err(too_large)?;
-            if let Some(room) = shared.parts.reserve(&mut self.room, part, wants) {
+            let room = match shared.parts.reserve(&mut self.room, part, wants) {
+                // What is there is done with, and gives room back.
+                None if is_whole || self.ended => Some(part),
+                room => room,
+            };
+            if let Some(room) = room {
                 permit.shrink_to(room);
                 self.fill(permit, first);
                 return Ok(true);

@@ -17,6 +17,9 @@ use super::*;
 /// Peers that do what they should not.
 mod peers;
 
+/// `logger` and rsyslog.
+mod syslog;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Open {
@@ -35,13 +38,23 @@ async fn open_within(
     settings: &str,
     required: Option<Arc<[Box<str>]>>,
 ) -> Result<Open> {
+    open_with(bytes, settings, required, &[3, 4]).await
+}
+
+/// One that gives some of the columns of logs.
+async fn open_with(
+    bytes: usize,
+    settings: &str,
+    required: Option<Arc<[Box<str>]>>,
+    columns: &[usize],
+) -> Result<Open> {
     let mut source = build(&Settings::from_toml(settings).unwrap()).unwrap();
     let budget = ByteBudget::new(bytes.max(source.bytes_min()));
     let context = SourceContext {
         name: "in".into(),
         positions: Vec::new(),
         holder: Arc::new(budget.holder(source.bytes_min()).unwrap()),
-        columns: Arc::new(log_schema().project(&[3, 4]).unwrap()),
+        columns: Arc::new(log_schema().project(columns).unwrap()),
         required,
         severity_min: None,
         offsets: false,
