@@ -1,94 +1,111 @@
-//! A live dashboard: a page, and a server that tells everybody who looks at it what is going on, by
-//! server-sent events. A viewer that is slow, or away for a while, is told what it missed and holds
-//! nobody up.
+//! A live dashboard: what is piped into it, in any number of browsers.
 //!
-//! `cargo run -p tidegate-net --example dashboard`, and open the address that it prints. Its numbers
-//! are this process's own.
+//! ```sh
+//! tail -f app.log | cargo run --example dashboard      # then open the address that it prints
+//! ```
+//!
+//! Each browser gets lines as fast as it can take them; one that can't is told how many it missed,
+//! and holds up neither the others nor whoever writes. One that was away comes back by itself and
+//! gets what it missed, as far as that is kept.
 
-use std::error::Error;
+use std::io::BufRead;
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::Html;
 use axum::routing::get;
 use http::HeaderMap;
+use serde_json::json;
 use tidegate_net::sse::{Broadcaster, Limits};
 use tokio::net::TcpListener;
-use tokio::time::{Instant, interval};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-const PAGE: &str = r#"<!doctype html>
-<meta charset="utf-8"><title>Dashboard</title>
-<style>
-  :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-  body { max-width: 40rem; margin: 3rem auto; padding: 0 1rem; }
-  dl { display: grid; grid-template-columns: auto 1fr; gap: .3rem 1.5rem; }
-  dd { margin: 0; font-variant-numeric: tabular-nums; }
-  meter { width: 100%; }
-</style>
-<h1>Dashboard</h1>
-<p id="state">connecting …</p>
-<dl>
-  <dt>running for</dt><dd id="seconds">–</dd>
-  <dt>viewers</dt><dd id="viewers">–</dd>
-  <dt>memory</dt><dd id="memory">–</dd>
-  <dt>late by</dt><dd><meter id="late" max="20" high="10" optimum="0"></meter></dd>
-</dl>
-<script>
-  const by = id => document.getElementById(id);
-  const events = new EventSource("/events");
-  let missed = 0;
-  events.addEventListener("numbers", ({ data }) => {
-    const now = JSON.parse(data);
-    by("state").textContent = missed ? `live; ${missed} updates were missed` : "live";
-    by("seconds").textContent = `${now.seconds} s`;
-    by("viewers").textContent = now.viewers;
-    by("memory").textContent = `${now.memory_kib} KiB`;
-    by("late").value = now.late_ms;
-  });
-  events.addEventListener("lagged", ({ data }) => { missed += JSON.parse(data).missed ?? 0; });
-  events.onerror = () => { by("state").textContent = "gone; trying again …"; };
-</script>
-"#;
+/// The same page that `tidegate demo` has.
+pub const PAGE: &str = include_str!("../../tidegate/src/demo/page.html");
 
-/// The page, and its events.
-pub(crate) fn app(news: Broadcaster) -> Router {
-    let events = get(move |headers: HeaderMap| async move { news.respond(&headers) });
-    Router::new().route("/", get(|| async { Html(PAGE) })).route("/events", events)
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    eprintln!("http://{}/", listener.local_addr()?);
+    // Reading standard input blocks, so it has a thread; it reads no further than lines are taken.
+    let (sender, lines) = mpsc::channel(100);
+    std::thread::spawn(move || {
+        let lines = std::io::stdin().lock().lines().map_while(Result::ok);
+        for line in lines {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+    run(listener, lines, Duration::from_secs(1), ctrl_c).await?;
+    Ok(())
 }
 
-/// Tells everybody, again and again.
-pub(crate) async fn tell(news: Broadcaster, every: Duration) {
-    let began = Instant::now();
-    let mut ticks = interval(every);
-    loop {
-        let late = ticks.tick().await.elapsed();
-        let numbers = serde_json::json!({
-            "seconds": began.elapsed().as_secs(),
-            "viewers": news.clients(),
-            "memory_kib": memory_kib(),
-            "late_ms": late.as_millis() as u64,
-        });
-        news.publish(Some("numbers"), &numbers.to_string());
+/// Serves the page, with these lines and how many come, until `stop`.
+pub async fn run(
+    listener: TcpListener,
+    mut lines: mpsc::Receiver<String>,
+    every: Duration,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let news = Broadcaster::new(Limits::default());
+    let to_all = news.clone();
+    let app = Router::new()
+        .route("/", get(|| async { Html(PAGE) }))
+        .route("/events", get(move |headers: HeaderMap| async move { to_all.respond(&headers) }));
+    let publish = async {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (began, mut counted) = (Instant::now(), Counted::default());
+        let mut shown = (began, counted);
+        loop {
+            tokio::select! {
+                Some(line) = lines.recv() => {
+                    counted.lines += 1;
+                    counted.bytes += line.len() as u64;
+                    news.publish(Some("line"), &line);
+                }
+                now = ticks.tick() => {
+                    let seconds = (now - shown.0).as_secs_f64().max(f64::EPSILON);
+                    let state = counted.state(&shown.1, seconds, now - began, news.clients());
+                    news.publish(Some("state"), &state);
+                    shown = (now, counted);
+                }
+            }
+        }
+    };
+    tokio::select! {
+        served = async { axum::serve(listener, app).await } => served,
+        () = publish => Ok(()),
+        () = stop => Ok(()),
     }
 }
 
-/// What this process has of memory, where the system tells.
-fn memory_kib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
+/// What has come so far.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    lines: u64,
+    bytes: u64,
 }
 
-#[tokio::main]
-#[allow(dead_code, reason = "its test begins elsewhere")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let news = Broadcaster::new(Limits::default());
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}/", listener.local_addr()?);
-    let telling = tell(news.clone(), Duration::from_secs(1));
-    tokio::select! {
-        () = telling => Ok(()),
-        served = axum::serve(listener, app(news)) => Ok(served?),
-        _ = tokio::signal::ctrl_c() => Ok(()),
+impl Counted {
+    /// As the page has it.
+    fn state(&self, before: &Self, seconds: f64, elapsed: Duration, viewers: usize) -> String {
+        let each = |now: u64, before: u64| (now - before) as f64 / seconds;
+        let megabytes = each(self.bytes, before.bytes) / 1e6;
+        let lines = each(self.lines, before.lines);
+        let state = json!({
+            "title": "standard input",
+            "elapsed": elapsed.as_secs(),
+            "figures": [
+                { "name": "rate", "value": lines, "unit": "lines/s" },
+                { "name": "amount", "value": megabytes, "unit": "MB/s", "digits": 2 },
+                { "name": "so far", "value": self.lines, "unit": "lines" },
+                { "name": "viewers", "value": viewers, "unit": "" },
+            ],
+        });
+        state.to_string()
     }
 }

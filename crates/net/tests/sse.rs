@@ -20,9 +20,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
-#[path = "../examples/dashboard.rs"]
-mod dashboard;
-
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn client() -> Client {
@@ -214,23 +211,4 @@ async fn clients_that_do_not_read_are_told_and_hold_nobody_up() {
     }
     assert_eq!(missed + seen, 5_001);
     assert!(missed > 1_000, "{missed} missed");
-}
-
-#[tokio::test]
-async fn the_dashboard_tells_its_viewers() {
-    let news = Broadcaster::new(Limits::default());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let telling = tokio::spawn(dashboard::tell(news.clone(), Duration::from_millis(5)));
-    let serving = tokio::spawn(async move { axum::serve(listener, dashboard::app(news)).await });
-    let page = client().get(format!("http://{address}/")).send().await.unwrap();
-    assert!(page.text().await.unwrap().contains("new EventSource(\"/events\")"));
-    let mut events = source(address).stream("");
-    for _ in 0..3 {
-        let data = next(&mut events).await.unwrap().unwrap();
-        let numbers: serde_json::Value = serde_json::from_str(&data).unwrap();
-        assert_eq!(numbers["viewers"], 1, "{numbers}");
-    }
-    telling.abort();
-    serving.abort();
 }

@@ -13,9 +13,6 @@ mod check;
 /// `tidegate demo`.
 mod demo;
 
-/// A page of a running pipeline.
-mod page;
-
 /// `tidegate list`.
 mod list;
 

@@ -8,8 +8,9 @@ use crate::peers;
 use crate::step::{Step, root, write};
 
 /// Every benchmark: its package and its name.
-const BENCHMARKS: [(&str, &str); 4] = [
+const BENCHMARKS: [(&str, &str); 5] = [
     ("tidegate-flow", "operators"),
+    ("tidegate-net", "idle"),
     ("tidegate-net", "websocket"),
     ("tidegate", "spine"),
     ("tidegate", "live"),

@@ -370,6 +370,28 @@ mod tests {
         assert!(polls <= 3, "{polls} polls for one comment");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_idle_clients_are_polled_for_their_heartbeats_alone() {
+        let news = Broadcaster::new(Limits::default());
+        let polls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..1_000 {
+            let (mut body, polls) = (news.respond(&HeaderMap::new()).into_body(), polls.clone());
+            clients.spawn(async move {
+                let next = |body: &mut EventBody, cx: &mut Context<'_>| {
+                    polls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    Pin::new(body).poll_frame(cx)
+                };
+                while std::future::poll_fn(|cx| next(&mut body, cx)).await.is_some() {}
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(10 * 60 + 1)).await;
+        let (polls, beats) = (polls.load(std::sync::atomic::Ordering::Relaxed), 10 * 60 / 15);
+        // For each comment one that gives it and one that waits again.
+        assert!(polls <= 1_000 * (2 * beats + 3), "{polls} polls for {beats} heartbeats each");
+        assert_eq!(news.clients(), 1_000);
+    }
+
     #[tokio::test]
     async fn responses_end_with_the_last_publisher() {
         let news = Broadcaster::new(Limits::default());
