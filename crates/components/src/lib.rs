@@ -13,6 +13,9 @@ mod clock;
 #[allow(dead_code, reason = "components that use it all follow")]
 mod network;
 
+/// Settings of WebSockets.
+mod websocket;
+
 /// Bytes to rows, rows to bytes.
 pub mod codecs;
 

@@ -56,6 +56,13 @@ impl Ledger {
         }
     }
 
+    /// Waits until no batch is open. For the source's task, when it reads no more.
+    pub(crate) async fn is_settled(&self) {
+        while self.open() > 0 {
+            self.room.notified().await;
+        }
+    }
+
     pub(crate) fn take_settled(&self) -> Vec<Position> {
         self.lock().take_settled()
     }

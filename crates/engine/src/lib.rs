@@ -28,6 +28,9 @@ mod route;
 /// The queue in front of a sink.
 mod edge;
 
+/// Small batches joined to one write.
+mod gather;
+
 /// One sink at work.
 mod sink_task;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow_array::{RecordBatch, UInt64Array};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tidegate_flow::{Backoff, FairMerge, FlowExt, Merged};
 use tidegate_model::{
     Ack, Batch, Commit, Delivered, Error, ErrorKind, OFFSET, Partition, Result, Sink, SinkContext,
@@ -16,6 +16,7 @@ use tidegate_model::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::edge::EdgeReceiver;
+use crate::gather::{Gathered, Part, verdicts};
 use crate::gauges::Gauge;
 use crate::graph::{Role, place};
 
@@ -66,29 +67,39 @@ impl SinkTask {
         });
         let batches = batches.meter();
         gauge.set_meter(batches.handle());
-        let written = Uncommitted::default();
-        let mut writer = Writer { sink, ways, ends: BTreeMap::new(), written, gauge, backoff };
+        let (written, gathered) = (Uncommitted::default(), Gathered::new(sink.gather()));
+        let ends = BTreeMap::new();
+        let mut writer = Writer { sink, ways, ends, gathered, written, gauge, backoff };
         let done = async {
             writer.open(context).await?;
             let mut batches = pin!(batches);
             loop {
-                let due = writer.written.since.map(|since| since + COMMIT_AGE);
-                let commit = async {
-                    match due {
-                        Some(due) => sleep_until(due).await,
-                        None => std::future::pending().await,
-                    }
-                };
+                let commit = until(writer.written.since.map(|since| since + COMMIT_AGE));
+                let gathered = until(writer.gathered.due());
                 tokio::select! {
                     biased;
                     () = commit => writer.commit().await?,
+                    () = gathered => writer.write().await?,
                     next = batches.next() => match next {
                         Some((way, batch)) => writer.take(way, batch).await?,
                         None => break,
                     },
                 }
+                if writer.gathered.is_patient() {
+                    continue;
+                }
+                // Whoever is not to wait is joined by what is there.
+                while !writer.gathered.is_full()
+                    && let Some(Some((way, batch))) = batches.next().now_or_never()
+                {
+                    writer.take(way, batch).await?;
+                }
+                writer.write().await?;
             }
-            writer.commit().await
+            writer.write().await?;
+            writer.commit().await?;
+            writer.sink.close().await;
+            Ok(())
         };
         done.await.map_err(|error: Error| error.within(place(Role::Sink, &name)))?;
         writer.gauge.ended.store(true, Ordering::Relaxed);
@@ -117,8 +128,9 @@ struct Uncommitted {
 struct Writer {
     sink: Box<dyn Sink>,
     ways: Vec<Way>,
-    // How far the sink has come, written rows included.
+    // How far the sink has come, rows that are written or gathered included.
     ends: BTreeMap<(usize, Partition), u64>,
+    gathered: Gathered,
     written: Uncommitted,
     gauge: Arc<Gauge>,
     backoff: Backoff,
@@ -143,30 +155,48 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a batch, but for rows that are there already.
+    /// Gathers a batch to be written, but for rows that are there already, and writes what it does
+    /// not go together with.
     async fn take(&mut self, way: usize, batch: Batch) -> Result<()> {
-        let Batch { partition, end, ack, .. } = &batch;
-        let key = (way, partition.clone());
+        let key = (way, batch.partition.clone());
         let done = self.ends.get(&key).copied().unwrap_or(0);
-        if *end <= done {
+        if batch.end <= done {
             batch.ack.settle(Verdict::Delivered);
             return Ok(());
         }
         let skip = if done > batch.start { batch.rows_before(done).unwrap_or(0) } else { 0 };
-        let verdict = if skip < batch.rows.num_rows() {
-            let rows = batch.rows.slice(skip, batch.rows.num_rows() - skip);
-            self.write(without_offset(rows)).await?
-        } else {
-            Verdict::Delivered
-        };
-        if self.ways.get(way).is_some_and(|way| way.keeps_ends) {
-            self.ends.insert(key.clone(), *end);
-            self.written.moved.insert(key, *end);
+        let rows = batch.rows.slice(skip, batch.rows.num_rows() - skip);
+        let bytes = batch.bytes();
+        if self.gathered.is_too_full_for(rows.num_rows(), bytes) {
+            self.write().await?;
         }
-        self.written.acks.push((ack.split(), verdict));
-        self.written.bytes += batch.bytes();
+        if self.ways.get(way).is_some_and(|way| way.keeps_ends) {
+            self.ends.insert(key, batch.end);
+        }
+        self.gathered.push(way, batch, without_offset(rows), bytes);
+        if self.gathered.is_full() {
+            self.write().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was gathered.
+    async fn write(&mut self) -> Result<()> {
+        let Some((parts, rows)) = self.gathered.take()? else { return Ok(()) };
+        let rejected = match rows.num_rows() {
+            0 => Vec::new(),
+            _ => self.write_rows(rows).await?,
+        };
+        let verdicts: Vec<_> = verdicts(&parts, &rejected).collect();
+        for (Part { way, batch, bytes, .. }, verdict) in parts.into_iter().zip(verdicts) {
+            let Batch { partition, end, ack, .. } = batch;
+            if self.ways.get(way).is_some_and(|way| way.keeps_ends) {
+                self.written.moved.insert((way, partition), end);
+            }
+            self.written.acks.push((ack, verdict));
+            self.written.bytes += bytes;
+        }
         self.written.since.get_or_insert_with(Instant::now);
-        batch.ack.settle(Verdict::Delivered);
         let full = self.written.bytes >= COMMIT_BYTES || self.written.acks.len() >= COMMIT_BATCHES;
         if full || self.sink.commit_when() == Commit::EachWrite {
             self.commit().await?;
@@ -174,13 +204,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes rows until each is written or rejected.
-    async fn write(&mut self, mut rows: RecordBatch) -> Result<Verdict> {
+    /// Writes rows until each is written or rejected; gives the rejected ones, ascending.
+    async fn write_rows(&mut self, mut rows: RecordBatch) -> Result<Vec<usize>> {
         let mut delays = self.backoff.delays();
-        let mut verdict = Verdict::Delivered;
+        let mut refused = Vec::new();
+        // Which of the first rows are left, once not all are.
+        let mut left: Option<Vec<usize>> = None;
+        let first = |left: &Option<Vec<usize>>, row: usize| match left {
+            None => Some(row),
+            Some(left) => left.get(row).copied(),
+        };
         loop {
             match self.sink.write(&rows).await {
-                Ok(Written { again, after, rejected }) => {
+                Ok(Written { again, after, why, rejected }) => {
                     let settled = rows.num_rows().saturating_sub(again.len());
                     let taken = settled.saturating_sub(rejected.len()) as u64;
                     self.gauge.rows.fetch_add(taken, Ordering::Relaxed);
@@ -190,14 +226,25 @@ impl Writer {
                             let sink = &*self.gauge.name;
                             tracing::warn!(sink, count, "rows are rejected, the first: {reason}");
                         }
-                        verdict = Verdict::Dropped;
+                        refused.extend(rejected.iter().filter_map(|(row, _)| first(&left, *row)));
                     }
                     if again.is_empty() {
                         self.gauge.set_trouble(None);
-                        return Ok(verdict);
+                        refused.sort_unstable();
+                        return Ok(refused);
+                    }
+                    left = Some(again.iter().filter_map(|row| first(&left, *row)).collect());
+                    if let Some(why) = why {
+                        trouble(&self.gauge, why);
                     }
                     rows = these(&rows, &again)?;
-                    sleep(after.or_else(|| delays.next()).unwrap_or_default()).await;
+                    // Whoever asks for no time at all is not hammered for it.
+                    let least = self.backoff.delays().next();
+                    let wait = match after {
+                        Some(after) => Some(after.max(least.unwrap_or_default())),
+                        None => delays.next(),
+                    };
+                    sleep(wait.unwrap_or_default()).await;
                 }
                 Err(error) => wait_after(error, &mut delays, &self.gauge).await?,
             }
@@ -235,6 +282,14 @@ impl Writer {
     }
 }
 
+/// Waits for a moment, if there is one.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits after an error that may pass; gives back one that does not.
 async fn wait_after(
     error: Error,
@@ -245,11 +300,16 @@ async fn wait_after(
         return Err(error);
     }
     let Some(delay) = delays.next() else { return Err(error) };
-    if gauge.set_trouble(Some(error.to_string())) {
-        tracing::warn!(sink = &*gauge.name, "{error}; trying again");
-    }
+    trouble(gauge, error.to_string());
     sleep(delay).await;
     Ok(())
+}
+
+/// Shows why it is tried again, and tells it where that is new.
+fn trouble(gauge: &Gauge, why: String) {
+    if gauge.set_trouble(Some(why.clone())) {
+        tracing::warn!(sink = &*gauge.name, "{why}; trying again");
+    }
 }
 
 fn without_offset(mut rows: RecordBatch) -> RecordBatch {

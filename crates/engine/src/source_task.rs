@@ -12,6 +12,7 @@ use tidegate_model::{
     Batch, Error, ErrorKind, Moment, Partition, Position, Result, Source, SourceBatch,
     SourceContext, SourceStream, Verdict,
 };
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::edge::{EdgeSender, Offer};
@@ -53,9 +54,16 @@ impl SourceTask {
         let ledger = Arc::clone(&path.ledger);
         let reader =
             Reader { source, context, read, stream: None, gauge, ledger, stop, backoff, delays };
-        let batches = stream::unfold(reader, |mut reader| async {
-            let batch = reader.next().await?;
-            Some((batch, reader))
+        // Where the reader is put when it has read all it will.
+        let (leave, left) = oneshot::channel();
+        let batches = stream::unfold((reader, leave), |(mut reader, leave)| async {
+            match reader.next().await {
+                Some(batch) => Some((batch, (reader, leave))),
+                None => {
+                    let _ = leave.send(reader);
+                    None
+                }
+            }
         });
         let admitting = Arc::clone(&path);
         let entered = batches.map(move |read| admitting.enter(read?));
@@ -66,13 +74,18 @@ impl SourceTask {
                 let pool = Arc::clone(&pool);
                 async move { pool.run(works?) }
             });
-            path.deliver(made).await
+            path.deliver(made).await?;
         } else {
             let mut worker = path.route.worker();
             let running = Arc::clone(&path);
             let made = entered.map(move |works| running.run(&mut worker, works?));
-            path.deliver(made).await
+            path.deliver(made).await?;
         }
+        drop(path); // and with it the edges: their sinks finish
+        if let Ok(reader) = left.await {
+            reader.close().await;
+        }
+        Ok(())
     }
 }
 
@@ -119,6 +132,13 @@ impl Reader {
             }
             self.stop.clone().unless(sleep(delay)).await?;
         }
+    }
+
+    /// Lets the source end what waits for verdicts.
+    async fn close(mut self) {
+        self.stream = None;
+        self.ledger.is_settled().await;
+        self.source.close().await;
     }
 
     async fn step(&mut self) -> Option<Result<SourceBatch>> {
@@ -195,6 +215,9 @@ impl Path {
         let mut worker = self.route.worker();
         while let Some(works) = made.next().await {
             self.hand_over(works?, &mut worker, &meter).await?;
+            // The sink gets at it while it is in the processor's cache, and memory that it is done
+            // with is read into again, instead of more.
+            tokio::task::yield_now().await;
         }
         self.gauge.ended.store(true, Ordering::Relaxed);
         Ok(())

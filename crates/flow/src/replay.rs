@@ -17,6 +17,10 @@ use crate::sync::{Mutex, lock, park};
 /// How many items a subscriber takes from the ring at a time, so that not each one costs a lock.
 const READ_AHEAD: usize = 32;
 
+/// … and so much of their weight, where they [have one](Replay::weighing): what is read ahead is not
+/// free when the ring has forgotten it.
+const READ_AHEAD_WEIGHT: usize = 64 << 10;
+
 /// A broadcast: a ring of the last `n` items, numbered from 0 (or a number of your choice) up.
 ///
 /// Publishing never waits: the newest item takes the place of the oldest. Subscribers read the ring
@@ -52,12 +56,18 @@ const READ_AHEAD: usize = 32;
 #[derive(Debug)]
 pub struct Replay<T> {
     ring: Arc<Mutex<Ring<T>>>,
+    // What an item weighs; asked before the lock is taken.
+    weigh: Option<fn(&T) -> usize>,
 }
 
 #[derive(Debug)]
 struct Ring<T> {
     items: VecDeque<T>,
     capacity: usize,
+    // What each of the items weighs, where they have a weight; what they weigh together, and may.
+    weights: VecDeque<usize>,
+    weight: usize,
+    weight_max: usize,
     next_id: u64,
     publishers: usize,
     // The wakers of subscribers that have read all there is, and a list to wake them from without
@@ -74,6 +84,15 @@ impl<T> Replay<T> {
     /// A ring of `capacity` items, whose first id is 0.
     pub fn new(capacity: NonZeroUsize) -> Self {
         Self::beginning(0, capacity)
+    }
+
+    /// As [`new`](Self::new), and its items together weigh at most `weight_max`, but for one that
+    /// weighs more alone: a ring of texts is bounded by their bytes.
+    pub fn weighing(capacity: NonZeroUsize, weight_max: usize, weigh: fn(&T) -> usize) -> Self {
+        let mut replay = Self::new(capacity);
+        replay.weigh = Some(weigh);
+        lock(&replay.ring).weight_max = weight_max;
+        replay
     }
 
     /// A ring whose first id is `first_id`: for ids that go on after a restart.
@@ -93,19 +112,26 @@ impl<T> Replay<T> {
         let ring = Ring {
             items: VecDeque::new(),
             capacity: capacity.get(),
+            weights: VecDeque::new(),
+            weight: 0,
+            weight_max: usize::MAX,
             next_id: first_id,
             publishers: 1,
             waiting: Slab::new(),
             asleep: Vec::new(),
         };
-        Self { ring: Arc::new(Mutex::new(ring)) }
+        Self { ring: Arc::new(Mutex::new(ring)), weigh: None }
     }
 
     /// Adds an item and returns its id; never waits.
     pub fn publish(&self, item: T) -> u64 {
+        let weight = self.weigh.map(|weigh| weigh(&item));
         let mut ring = lock(&self.ring);
-        let full = ring.items.len() >= ring.capacity;
-        let oldest = if full { ring.items.pop_front() } else { None };
+        let oldest = ring.make_room(weight.unwrap_or_default());
+        if let Some(weight) = weight {
+            ring.weights.push_back(weight);
+            ring.weight += weight;
+        }
         ring.items.push_back(item);
         let id = ring.next_id;
         ring.next_id += 1;
@@ -163,6 +189,32 @@ impl<T> Replay<T> {
 }
 
 impl<T> Ring<T> {
+    /// Takes out what has to go for an item of that weight: seldom more than one.
+    fn make_room(&mut self, weight: usize) -> (Option<T>, Vec<T>) {
+        let (mut oldest, mut more) = (None, Vec::new());
+        while self.items.len() >= self.capacity
+            || self.weight.saturating_add(weight) > self.weight_max
+        {
+            let Some(item) = self.items.pop_front() else { break };
+            self.weight -= self.weights.pop_front().unwrap_or_default();
+            more.extend(oldest.replace(item));
+        }
+        (oldest, more)
+    }
+
+    /// How many items from this place on are read at a time.
+    fn ahead(&self, from: usize) -> usize {
+        if self.weights.is_empty() {
+            return READ_AHEAD;
+        }
+        let mut weight = 0;
+        let light = self.weights.range(from..).take(READ_AHEAD).take_while(|item| {
+            weight += **item;
+            weight <= READ_AHEAD_WEIGHT
+        });
+        light.count().max(1)
+    }
+
     fn oldest_id(&self) -> u64 {
         self.next_id - self.items.len() as u64
     }
@@ -176,7 +228,7 @@ impl<T> Ring<T> {
 impl<T> Clone for Replay<T> {
     fn clone(&self) -> Self {
         lock(&self.ring).publishers += 1;
-        Self { ring: Arc::clone(&self.ring) }
+        Self { ring: Arc::clone(&self.ring), weigh: self.weigh }
     }
 }
 
@@ -231,7 +283,8 @@ impl<T: Clone> Stream for Subscription<T> {
             proceed.made_progress();
             return Poll::Ready(Some(Err(Lagged { missed: oldest - id })));
         }
-        let mut unread = ring.items.range((id - oldest) as usize..).take(READ_AHEAD).cloned();
+        let ahead = ring.ahead((id - oldest) as usize);
+        let mut unread = ring.items.range((id - oldest) as usize..).take(ahead).cloned();
         let item = if unread.len() > 1 {
             // In order and from the next id on: should a clone panic, those before it are kept.
             this.ahead.extend(unread);
@@ -370,6 +423,44 @@ mod tests {
         let mut subscription = replay.subscribe_after(40).unwrap();
         assert_eq!(subscription.next().now_or_never(), Some(Some(Err(Lagged { missed: 59 }))));
         assert_eq!(subscription.next().now_or_never(), Some(Some(Ok((100, 'x')))));
+    }
+
+    #[test]
+    fn items_that_have_a_weight_are_bounded_by_it() {
+        let replay = Replay::weighing(nz!(4), 10, String::len);
+        let mut late = replay.subscribe();
+        for (item, kept) in [
+            ("aaaa", 1),
+            ("bbbb", 2),
+            ("cc", 3),
+            ("d", 3),
+            ("a heavy one", 1),
+            ("", 1),
+            ("e", 2),
+            ("", 3),
+            ("", 4),
+            ("", 4),
+        ] {
+            replay.publish(item.to_owned());
+            let ring = lock(&replay.ring);
+            assert_eq!(ring.items.len(), kept, "{item}");
+            assert_eq!(ring.weight, ring.items.iter().map(String::len).sum::<usize>());
+        }
+        assert_eq!(late.next().now_or_never(), Some(Some(Err(Lagged { missed: 6 }))));
+        drop(replay);
+        assert_eq!(late.collect::<Vec<_>>().now_or_never().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn no_more_weight_is_read_ahead_than_is_said() {
+        let replay = Replay::weighing(nz!(100), usize::MAX - 1, |_| READ_AHEAD_WEIGHT / 4);
+        let mut late = replay.subscribe();
+        let item = Arc::new(());
+        for _ in 0..20 {
+            replay.publish(Arc::clone(&item));
+        }
+        late.next().now_or_never().unwrap();
+        assert_eq!(late.ahead.len(), 3);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use position::{Partition, Position};
 pub use schema::{METADATA_ENTRY, log_schema};
 pub use settings::{Mistake, Settings, Spanned};
 pub use severity::severity_of;
-pub use sink::{Commit, Delivered, Records, Sink, SinkContext, Written};
+pub use sink::{Commit, Delivered, Gather, Records, Sink, SinkContext, Written};
 pub use source::{Expected, Source, SourceContext, SourceStream};
 pub use spec::{Registry, SinkSpec, SourceSpec, TransformSpec};
 pub use tidegate_flow::{BudgetHolder, Permit};

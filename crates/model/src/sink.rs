@@ -26,6 +26,11 @@ pub trait Sink: Send {
     /// When what was written becomes durable.
     fn commit_when(&self) -> Commit;
 
+    /// How far small batches are joined before a write.
+    fn gather(&self) -> Gather {
+        Gather::default()
+    }
+
     /// What it writes to, where two sinks must not write to the same; the engine refuses that.
     fn target(&self) -> Option<String> {
         None
@@ -57,6 +62,13 @@ pub trait Sink: Send {
     ///
     /// As [`write`](Sink::write); `Disconnected` commits again.
     fn commit<'a>(&'a mut self, delivered: &'a [Delivered]) -> BoxFuture<'a, Result<()>>;
+
+    /// Ends what goes on beside writing, such as what is still on its way to those who listen. Called
+    /// once, when all is committed; not where the run failed or is aborted. It bounds its own time,
+    /// and a shutdown may take less.
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// When a sink's writes become durable: see [`Sink::commit_when`].
@@ -67,6 +79,27 @@ pub enum Commit {
     /// A commit costs something, and many writes share one. The sink keeps how far it has come with
     /// what it wrote, so that rows that come again after a crash are not written again.
     Grouped,
+}
+
+/// How far the engine joins small batches to one [write](Sink::write): see [`Sink::gather`].
+///
+/// A batch that is larger passes alone, and none is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gather {
+    /// At most so many rows.
+    pub rows_max: usize,
+    /// At most so many bytes.
+    pub bytes_max: usize,
+    /// So long the first of them waits for more to come. Without a wait, what there is is joined.
+    pub age: Duration,
+}
+
+impl Default for Gather {
+    /// 256 rows, 64 KiB, and no wait: joining more costs more than a write does, unless that is a
+    /// request.
+    fn default() -> Self {
+        Self { rows_max: 256, bytes_max: 64 << 10, age: Duration::ZERO }
+    }
 }
 
 /// How far a sink has come in a partition of one of its inputs.
@@ -90,6 +123,8 @@ pub struct Written {
     pub again: Vec<usize>,
     /// How long to wait before that, where the other side said so.
     pub after: Option<Duration>,
+    /// Why they are to be written again, for people to read.
+    pub why: Option<String>,
     /// Rows that will never be taken, ascending, and why.
     pub rejected: Vec<(usize, String)>,
 }

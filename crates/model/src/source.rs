@@ -58,6 +58,13 @@ pub trait Source: Send {
     ///
     /// `Disconnected` where it may work later, `Fatal` where a person has to do something.
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>>;
+
+    /// Ends what goes on beside the stream, such as answers to those who wait for them. Called once,
+    /// when the stream is gone and all it gave has been [told](SourceBatch::told); not where the run
+    /// is aborted. It is bounded by the time that a shutdown may take.
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// What a source is given when it opens.

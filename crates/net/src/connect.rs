@@ -13,6 +13,22 @@ use tokio_rustls::TlsConnector;
 
 use crate::listen::{Connection, Keepalive, prepare};
 
+/// An HTTP client with this TLS: HTTP/1.1, a connection for each request that is under way.
+///
+/// It has no time limit of its own; set what fits. Proxies are taken from the environment
+/// (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`).
+pub fn http(tls: &ClientConfig) -> reqwest::ClientBuilder {
+    let name = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .http1_only()
+        .user_agent(name)
+        .connect_timeout(CONNECT_TIMEOUT)
+}
+
+/// So long a connection may take to come about, TLS and all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Where to connect, and how.
 #[derive(Clone)]
 pub struct Target {
@@ -56,14 +72,21 @@ impl Target {
     }
 
     async fn reach(&self) -> io::Result<Connection> {
+        // Known before anything is asked of the network.
+        let secured = self.tls.as_ref().map(|tls| Ok::<_, io::Error>((tls, self.name()?)));
+        let secured = secured.transpose()?;
         let tcp = TcpStream::connect((&*self.host, self.port)).await?;
         prepare(&tcp, self.keepalive)?;
-        let Some(tls) = &self.tls else { return Ok(Connection::Plain(tcp)) };
-        let name = ServerName::try_from(self.host.to_string()).map_err(|_| {
-            let said = format!("{:?} is no name that a certificate could have", self.host);
-            io::Error::new(io::ErrorKind::InvalidInput, said)
-        })?;
+        let Some((tls, name)) = secured else { return Ok(Connection::Plain(tcp)) };
         let tls = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?;
         Ok(Connection::Tls(Box::new(tls.into())))
+    }
+
+    /// Who the server must prove to be.
+    fn name(&self) -> io::Result<ServerName<'static>> {
+        ServerName::try_from(self.host.to_string()).map_err(|_| {
+            let said = format!("{:?} is no name that a certificate could have", self.host);
+            io::Error::new(io::ErrorKind::InvalidInput, said)
+        })
     }
 }

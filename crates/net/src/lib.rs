@@ -13,5 +13,17 @@ pub mod auth;
 /// Connections that come in, with limits.
 pub mod listen;
 
+/// An end that the other side hears of.
+mod linger;
+
+/// HTTP for those that come in.
+pub mod serve;
+
+/// Server-sent events.
+pub mod sse;
+
 /// Connections that go out.
 pub mod connect;
+
+/// WebSockets: messages with backpressure, and one message to many.
+pub mod websocket;

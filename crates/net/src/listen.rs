@@ -45,14 +45,22 @@ pub struct Limits {
 pub struct Keepalive {
     /// After so long a silence it is asked whether it is still there.
     pub idle: Duration,
-    /// So long may pass without an answer, to that or to what was sent: then it is gone.
+    /// So long may pass without an answer to that: then it is gone.
     pub timeout: Duration,
+    /// So long may pass without word of what was sent, or without room for it at the other side
+    /// (`TCP_USER_TIMEOUT`, [RFC 5482]). A peer that is alive and does not read is given up by this
+    /// too, so that who waits for slow readers has none; the kernel then takes about a quarter of an
+    /// hour to give up one that is gone while something is unsent.
+    ///
+    /// [RFC 5482]: https://www.rfc-editor.org/rfc/rfc5482
+    pub unsent: Option<Duration>,
 }
 
 impl Default for Keepalive {
-    /// Asked after 30 s, gone after 60 s without an answer.
+    /// Asked after 30 s, gone after 60 s without an answer, waited for as long as it does not read.
     fn default() -> Self {
-        Self { idle: Duration::from_secs(30), timeout: Duration::from_secs(60) }
+        let (idle, timeout) = (Duration::from_secs(30), Duration::from_secs(60));
+        Self { idle, timeout, unsent: None }
     }
 }
 
@@ -86,7 +94,6 @@ pub struct Listener {
     limits: Limits,
     slots: Arc<Semaphore>,
     shaking: FuturesUnordered<Handshake>,
-    turned_away: u64,
     // After the kernel had no descriptor left.
     resting: Option<Pin<Box<Sleep>>>,
 }
@@ -139,7 +146,7 @@ impl Listener {
         let tcp = socket.listen(BACKLOG)?;
         let slots = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
         let shaking = FuturesUnordered::new();
-        Ok(Self { tcp, limits, slots, shaking, turned_away: 0, resting: None })
+        Ok(Self { tcp, limits, slots, shaking, resting: None })
     }
 
     /// Where it listens.
@@ -151,18 +158,16 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// How many connections were closed at once, as there were [too many](Limits::connections_max).
-    pub fn turned_away(&self) -> u64 {
-        self.turned_away
-    }
-
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.limits.connections_max - self.slots.available_permits()
     }
 
-    /// The next connection, after its handshake. One that fails to shake hands is closed; that is
-    /// the `Err` within, with whom it was, and the listener goes on.
+    /// The next connection, after its handshake.
+    ///
+    /// # Errors
+    ///
+    /// One did not come about; the listener goes on.
     pub async fn accept(&mut self) -> Result<Incoming, Refused> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -171,29 +176,31 @@ impl Listener {
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Refused>> {
         loop {
             if let Poll::Ready(Some(shaken)) = self.shaking.poll_next_unpin(cx) {
-                return Poll::Ready(shaken.map_err(Refused));
+                return Poll::Ready(shaken.map_err(Refused::Failed));
             }
             if let Some(rest) = &mut self.resting {
                 ready!(rest.as_mut().poll(cx));
                 self.resting = None;
             }
             match ready!(self.tcp.poll_accept(cx)) {
-                Ok((tcp, peer)) => self.admit(tcp, peer),
+                Ok((tcp, peer)) => {
+                    if !self.admit(tcp, peer) {
+                        return Poll::Ready(Err(Refused::TooMany(peer)));
+                    }
+                }
                 // One that was gone before it was accepted.
                 Err(error) if is_of_one(&error) => {}
                 Err(error) => {
                     self.resting = Some(Box::pin(sleep(EXHAUSTED)));
-                    return Poll::Ready(Err(Refused(error)));
+                    return Poll::Ready(Err(Refused::Failed(error)));
                 }
             }
         }
     }
 
-    fn admit(&mut self, tcp: TcpStream, peer: SocketAddr) {
-        let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
-            self.turned_away += 1;
-            return;
-        };
+    /// Begins the handshake, if there is a place.
+    fn admit(&mut self, tcp: TcpStream, peer: SocketAddr) -> bool {
+        let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else { return false };
         let slot = Slot { _permit: permit };
         let (keepalive, tls) = (self.limits.keepalive, self.limits.tls.clone());
         let patience = self.limits.handshake;
@@ -213,6 +220,7 @@ impl Listener {
             };
             Ok(Incoming { stream, peer, slot })
         }));
+        true
     }
 }
 
@@ -223,11 +231,19 @@ fn said(kind: io::ErrorKind, peer: SocketAddr, what: &str, cause: Option<io::Err
 
 /// Why a connection did not come about. The listener goes on.
 #[derive(Debug)]
-pub struct Refused(pub io::Error);
+pub enum Refused {
+    /// There are [as many as may be](Limits::connections_max): it was closed at once.
+    TooMany(SocketAddr),
+    /// The handshake failed, or the kernel has no descriptor left.
+    Failed(io::Error),
+}
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self {
+            Self::TooMany(peer) => write!(f, "{peer} was turned away: too many connections"),
+            Self::Failed(error) => error.fmt(f),
+        }
     }
 }
 
@@ -242,12 +258,12 @@ fn is_of_one(error: &io::Error) -> bool {
 /// without a word is found out.
 pub(crate) fn prepare(tcp: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    let Keepalive { idle, timeout } = keepalive;
+    let Keepalive { idle, timeout, unsent } = keepalive;
     let socket = SockRef::from(tcp);
     let probes = TcpKeepalive::new().with_time(idle).with_interval((timeout / 4).max(SECOND));
     socket.set_tcp_keepalive(&probes.with_retries(4))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(timeout))?;
+    socket.set_tcp_user_timeout(unsent)?;
     Ok(())
 }
 

@@ -77,6 +77,10 @@ impl ServerTls {
     /// Reads the files. `protocols` are those of ALPN that it speaks, such as `http/1.1`; it blocks
     /// on the disk.
     ///
+    /// Without protocols, clients get no tickets to come back with: who only sends never reads them,
+    /// and a connection that is closed with something unread is reset, which takes with it what was
+    /// sent last.
+    ///
     /// # Errors
     ///
     /// Names the file and what is wrong with it.
@@ -98,6 +102,9 @@ impl ServerTls {
         let config = builder.with_single_cert(chain, key);
         let mut config = config.map_err(|error| self.identity.refused(error))?;
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        if protocols.is_empty() {
+            config.send_tls13_tickets = 0;
+        }
         Ok(Arc::new(config))
     }
 }

@@ -14,5 +14,17 @@ pub mod cases;
 /// A program that is started, watched and stopped.
 pub mod process;
 
+/// A network with faults.
+pub mod proxy;
+
+/// Certificates, good and bad.
+pub mod certificates;
+
+/// Programs that nobody here wrote.
+pub mod peers;
+
+/// A browser with a page.
+pub mod browser;
+
 /// Paired benchmarks: both sides in one run, interleaved, as a ratio.
 pub mod bench;

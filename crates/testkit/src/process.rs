@@ -30,6 +30,7 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -
 }
 
 /// A running program; killed when this is dropped.
+#[derive(Debug)]
 pub struct Program {
     child: Child,
     stdout: Option<Output>,
@@ -37,6 +38,7 @@ pub struct Program {
 }
 
 /// What it has written so far, and word of the end.
+#[derive(Debug)]
 struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,
     ended: Receiver<()>,

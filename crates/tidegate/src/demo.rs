@@ -1,6 +1,7 @@
 //! `tidegate demo`: three live sources through one byte budget and a fair merge, through SQL to two
 //! sinks, one that must have everything and one that may miss some.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,11 @@ use crate::logging::Logs;
 use crate::screen::{Screen, Status};
 use crate::{progress, session};
 
+/// The same for browsers.
+mod page;
+
+use page::Page;
+
 /// Each source's share of the rate, in percent.
 const SHARES: [(&str, u64); 3] = [("app", 30), ("web", 60), ("database", 10)];
 
@@ -20,7 +26,8 @@ const SHARES: [(&str, u64); 3] = [("app", 30), ("web", 60), ("database", 10)];
 /// Lines of an app, a web server and a database are merged fairly. An archive gets every line and
 /// slows the sources when it is full; alerts are some of the errors, printed as they come, and miss
 /// the oldest ones when nobody reads that fast. Ctrl-C stops the sources and drains the
-/// rest. The pipeline itself: tidegate demo --print
+/// rest. A page for browsers shows the same: its address is printed. The pipeline itself:
+/// tidegate demo --print
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidegate demo\n  tidegate demo --for 10s\n  \
                         tidegate demo --for 1m --rate 200000\n  \
@@ -36,6 +43,9 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u64).range(10..=10_000_000)
     )]
     rate: u64,
+    /// Where the page is served; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
     /// Print the pipeline's configuration, and run nothing
     #[arg(long)]
     print: bool,
@@ -98,6 +108,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let pipeline = config::load("demo.toml", &text, &registry, &|_| None, &overrides);
     let pipeline = pipeline.map_err(Failed::usage)?;
     let signals = session::Signals::listen()?;
+    let page = Page::serve(args.listen)?;
     // The demo leaves nothing behind, so its positions need no folder.
     let store = Store::in_memory().map_err(Failed::data)?;
     let options = RunOptions { store: Some(store), ..RunOptions::default() };
@@ -106,8 +117,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         b"app, web and database logs -> 16 MiB budget -> fair merge -> SQL -> fan-out to the archive \
           (blocks) and to alerts (may miss some); Ctrl-C stops\n",
     );
+    screen.print(format!("the same in a browser: {}\n", page.url()).as_bytes());
     screen.show_status(Status::Lines);
-    let ended = session::watch(running, signals, &screen, args.time, progress::live).await?;
+    let status = |before: &Snapshot, now: &Snapshot| {
+        page.show(before, now);
+        progress::live(before, now)
+    };
+    let ended = session::watch(running, signals, &screen, args.time, status).await?;
+    page.close().await;
     let summary = ended.outcome.map_err(|failure| Failed::data(failure.error))?;
     let last = last_line(&summary.snapshot).map_err(Failed::data)?;
     screen.print(last.as_bytes());

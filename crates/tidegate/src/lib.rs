@@ -40,5 +40,7 @@ pub use tidegate_engine as engine;
 pub use tidegate_flow as flow;
 /// What flows, and contracts: the crate `tidegate-model`.
 pub use tidegate_model as model;
+/// Live streams: the crate `tidegate-net`.
+pub use tidegate_net as net;
 /// The transform `sql`: the crate `tidegate-sql`.
 pub use tidegate_sql as sql;

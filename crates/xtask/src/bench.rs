@@ -4,10 +4,17 @@ use std::fs;
 use std::path::Path;
 use std::thread::available_parallelism;
 
+use crate::peers;
 use crate::step::{Step, root, write};
 
 /// Every benchmark: its package and its name.
-const BENCHMARKS: [(&str, &str); 2] = [("tidegate-flow", "operators"), ("tidegate", "spine")];
+const BENCHMARKS: [(&str, &str); 5] = [
+    ("tidegate-flow", "operators"),
+    ("tidegate-net", "idle"),
+    ("tidegate-net", "websocket"),
+    ("tidegate", "spine"),
+    ("tidegate", "live"),
+];
 
 /// Runs all, or the pairs whose name has the filter in it; only a full run is kept.
 pub(crate) fn run(filter: Option<&str>) -> Result<(), String> {
@@ -36,15 +43,8 @@ pub(crate) fn smoke() -> Result<(), String> {
 
 /// Gets the programs that ours is compared with and that a system may lack.
 pub(crate) fn fetch_tools() -> Result<(), String> {
-    if (Step { env: &[], command: "rg --version" }).read().is_ok() {
-        return Ok(());
-    }
-    // A new system knows no packages before it has asked.
-    for command in ["apt-get update -qq", "apt-get install -y -qq ripgrep"] {
-        let done = Step { env: &[], command }.run();
-        done.map_err(|error| format!("the benchmarks need ripgrep's `rg`: {error}"))?;
-    }
-    Ok(())
+    let tools = [("rg --version", "ripgrep"), ("socat -V", "socat")];
+    peers::fetch_programs("the benchmarks", &tools)
 }
 
 /// Does something with the command and the name of each benchmark, up to the first failure.

@@ -9,6 +9,9 @@ mod bench;
 /// `cargo xtask licences`.
 mod licences;
 
+/// Programs and packages that tests and benchmarks need.
+mod peers;
+
 /// Miri, a sanitizer and fuzz targets.
 mod proof;
 

@@ -17,7 +17,11 @@ const SANITIZED: &[(&str, &str)] = &[("tidegate-components", "codecs::")];
 
 /// Fuzz targets: the folder of their crate, and their name. Inputs to begin with are in the crate's
 /// `seeds/NAME`.
-const FUZZED: &[(&str, &str)] = &[("crates/components/fuzz", "decode")];
+const FUZZED: &[(&str, &str)] = &[
+    ("crates/components/fuzz", "decode"),
+    ("crates/components/fuzz", "framing"),
+    ("crates/net/fuzz", "events"),
+];
 
 /// How long a fuzz target is run.
 const FUZZ_SECONDS: u32 = 20;

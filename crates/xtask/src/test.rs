@@ -1,15 +1,17 @@
 //! `cargo xtask test`: every test there is.
 //!
-//! Tests that need a server are `#[ignore]`d for plain `cargo test`, and run here. No test needs
-//! one yet. What tests and benchmarks need is fetched before the first of them runs.
+//! Tests that need more than cargo are `#[ignore]`d for plain `cargo test`, and run here. What tests
+//! and benchmarks need is fetched before the first of them runs.
 
 use crate::bench;
+use crate::peers;
 use crate::proof;
 use crate::step::{Step, target_dir};
 
 /// Runs everything, and stops at the first failure.
 pub(crate) fn run() -> Result<(), String> {
     bench::fetch_tools()?;
+    peers::fetch()?;
     let all = Step {
         env: &[("TIDEGATE_KILLS", "100")],
         command: "cargo test --workspace --all-features --lib --bins --tests --examples -- \

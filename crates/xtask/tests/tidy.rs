@@ -197,7 +197,8 @@ fn direction(file: &File) -> Vec<String> {
 
 /// Tasks in components belong to the component or to the engine.
 fn no_detached_tasks(file: &File) -> Vec<String> {
-    let component = file.path.starts_with("crates/components/src/");
+    let component =
+        file.path.starts_with("crates/components/src/") && !file.path.ends_with("/tests.rs");
     let advice = "use a JoinSet that the component owns";
     lines(file, advice, |line| component && line.contains("tokio::spawn("))
 }

@@ -12,6 +12,9 @@ mod lines;
 /// The elements of a JSON array as lines.
 pub mod array;
 
+/// Where records begin and end.
+mod framing;
+
 /// Lines that are not as they should be.
 mod damage;
 
@@ -28,10 +31,12 @@ pub mod encode;
 pub(crate) mod values;
 
 pub(crate) use damage::Damage;
+pub(crate) use decode::Tagged;
 pub use decode::{
     Chunk, Codec, DECODERS, Decoded, Decoder, Label, Malformed, Places, Severe, Shape,
     decoder_named,
 };
+pub use framing::{Framer, Framing};
 pub(crate) use lines::too_large;
 pub use lines::{Cut, Cutter, Line, Piece, TooLong, line_bytes_max};
 pub use prefilter::Prefilter;

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod columns;
+mod gather;
 mod graphs;
 mod lifecycle;
 mod parts;
 mod required;
 mod sim;
+mod told;

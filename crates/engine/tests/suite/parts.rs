@@ -12,8 +12,8 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use futures::future::BoxFuture;
 use futures::stream;
 use tidegate_model::{
-    Commit, Delivered, Error, Mistake, Moment, Output, Position, Result, Sink, SinkContext, Source,
-    SourceBatch, SourceContext, SourceStream, Stage, Transform, Written,
+    Ack, Commit, Delivered, Error, Mistake, Moment, Output, Position, Result, Sink, SinkContext,
+    Source, SourceBatch, SourceContext, SourceStream, Stage, Transform, Verdict, Written,
 };
 
 /// The columns of a [`Numbers`] source.
@@ -33,6 +33,10 @@ pub(crate) struct Numbers {
     pub(crate) searched: bool,
     /// What it was told when it opened.
     pub(crate) opened: Arc<Mutex<Option<SourceContext>>>,
+    /// What it was told of its batches, in the order they were settled.
+    pub(crate) verdicts: Arc<Mutex<Vec<Verdict>>>,
+    /// Of how many it had been told each time it was closed.
+    pub(crate) closed: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Numbers {
@@ -45,6 +49,8 @@ impl Numbers {
             pace: Duration::ZERO,
             searched: false,
             opened: Arc::default(),
+            verdicts: Arc::default(),
+            closed: Arc::default(),
         }
     }
 }
@@ -85,6 +91,11 @@ impl Source for Numbers {
             Ok(Box::pin(batches) as SourceStream)
         })
     }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.closed.lock().unwrap().push(self.verdicts.lock().unwrap().len());
+        Box::pin(async {})
+    }
 }
 
 impl Numbers {
@@ -92,6 +103,8 @@ impl Numbers {
         let (start, end) = (batch * self.rows, (batch + 1) * self.rows);
         let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(start..end));
         let arrays = vec![numbers; context.columns.fields().len()];
+        let verdicts = Arc::clone(&self.verdicts);
+        let told = Ack::new(move |verdict| verdicts.lock().unwrap().push(verdict));
         SourceBatch {
             rows: RecordBatch::try_new(Arc::clone(&context.columns), arrays).unwrap(),
             start,
@@ -100,7 +113,7 @@ impl Numbers {
             bytes: self.rows,
             refused: 0,
             skipped: 0,
-            told: None,
+            told: Some(told),
         }
     }
 }

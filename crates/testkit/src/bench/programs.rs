@@ -24,6 +24,9 @@
 /// One side: a program, and what it must answer.
 mod side;
 
+/// One side that is a server.
+mod served;
+
 use std::error::Error;
 use std::fmt;
 use std::process::{Command, ExitCode, Stdio};
@@ -35,6 +38,7 @@ use super::options::Kind;
 use super::report::{Report, Verdict};
 use super::{Cost, Round, start};
 
+pub use served::Served;
 pub use side::Side;
 
 const KIND: Kind = Kind {

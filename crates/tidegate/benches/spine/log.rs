@@ -8,6 +8,7 @@ use fastrand::Rng;
 
 /// What the lines look like.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(dead_code, reason = "another benchmark uses one of them")]
 pub(crate) enum Shape {
     /// Two lines of an application to one of an access log.
     Mixed,

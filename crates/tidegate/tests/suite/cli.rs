@@ -1,7 +1,8 @@
 //! The program as people call it: exit codes, what is said where, and the examples.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -223,6 +224,46 @@ fn the_demo_loses_nothing_and_shows_errors_and_numbers() {
     assert!(said.contains("none lost") && said.contains(" rows/s "), "{said}");
     assert!(out.lines().count() > 0 && said.contains("archived"), "{out}{said}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "it left something behind");
+}
+
+#[test]
+fn the_demo_has_a_page_that_shows_its_pipeline() {
+    let folder = Folder::new();
+    let mut program = Program::start(TIDEGATE, folder.path(), ["demo", "--rate", "2000"]);
+    let address = wait_for("the page's address", DEADLINE, || {
+        assert!(program.is_running(), "{}", program.stderr());
+        let said = program.stderr();
+        let address = said.split("http://").nth(1)?.split_once('/')?.0;
+        Some(address.to_owned())
+    });
+    let asked = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        stream
+    };
+    let whole = |path: &str| {
+        let mut text = String::new();
+        asked(path).read_to_string(&mut text).unwrap();
+        text
+    };
+    let page = whole("/");
+    assert!(page.contains("text/html") && page.contains("new EventSource(\"events\")"), "{page}");
+    assert!(whole("/nowhere").starts_with("HTTP/1.1 404 "));
+    let state = std::io::BufReader::new(asked("/events")).lines().map(Result::unwrap);
+    let state = state.filter_map(|line| Some(line.strip_prefix("data: ")?.to_owned())).next();
+    let state: serde_json::Value = serde_json::from_str(&state.unwrap()).unwrap();
+    let names: Vec<_> = state["components"].as_array().unwrap().iter().collect();
+    let names: Vec<_> = names.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["app", "web", "database", "errors", "alerts", "archive"]);
+    assert!(state["components"][1]["rows"].as_f64().unwrap() > 0.0, "{state}");
+    assert_eq!(state["edges"].as_array().unwrap().len(), 6);
+    // One that watches does not keep it from ending.
+    let _watching = asked("/events");
+    program.signal("INT");
+    let ended = program.ended(DEADLINE);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("none lost"), "{}", ended.stderr);
 }
 
 #[test]

@@ -5,6 +5,8 @@
 mod cli;
 mod crash;
 mod faults;
+mod http;
+mod live;
 mod memory;
 mod mistakes;
 mod pushdown;

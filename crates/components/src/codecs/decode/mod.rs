@@ -39,6 +39,9 @@ mod syslog;
 /// The line is the message, and nothing else is looked at.
 mod text;
 
+/// Records that something is known of beside their text.
+mod tagged;
+
 /// Rows as tests look at them.
 #[cfg(test)]
 mod shown;
@@ -49,6 +52,7 @@ use tidegate_model::{Mistake, Result, Spanned};
 
 pub use columns::{Label, Shape};
 pub use severe::Severe;
+pub(crate) use tagged::Tagged;
 
 use super::lines::Line;
 

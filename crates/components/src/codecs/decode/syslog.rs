@@ -143,31 +143,100 @@ mod tests {
     use super::super::shown::{self, rows};
     use super::*;
 
+    /// A row as `seconds; level severity; message; metadata`.
+    fn row(line: &str) -> String {
+        let decoded = shown::decode(CODEC, line.as_bytes(), shown::with_offsets());
+        assert_eq!((decoded.rows.num_rows(), decoded.refused), (1, 0), "{line}");
+        rows(&decoded.rows).remove(0)
+    }
+
     #[test]
-    fn each_line_is_what_it_says() {
-        for (line, row) in [
+    fn the_examples_of_rfc_5424() {
+        for (line, expected) in [
             (
-                r#"<165>1 2003-10-11T22:14:15.003Z h.example evntslog - ID47 [ex@32473 iut="3" s="a\"b"][f] An event"#,
-                r#"1065910455.003; notice 10; An event; host=h.example app=evntslog msgid=ID47 facility=local4 ex@32473.iut=3 ex@32473.s=a"b f=NULL"#,
+                "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - \u{feff}'su root' failed for lonvick on /dev/pts/8",
+                "1065910455.003; crit 18; 'su root' failed for lonvick on /dev/pts/8; \
+                 host=mymachine.example.com app=su msgid=ID47 facility=auth",
             ),
             (
-                "<34>Oct 11 22:14:15 mymachine su[7]: 'su root' failed",
-                "1760220855; crit 18; 'su root' failed; host=mymachine app=su pid=7 facility=auth",
+                "<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time to make the do-nuts.",
+                "1061727255.000003; notice 10; %% It's time to make the do-nuts.; \
+                 host=192.0.2.1 app=myproc pid=8710 facility=local4",
             ),
             (
-                "<189>29: *Mar  1 18:46:11: %SYS-5-X: y",
-                "1772390771; notice 10; y; app=%SYS-5-X sequence=29 facility=local7",
+                "<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 [exampleSDID@32473 iut=\"3\" eventSource=\"Application\" eventID=\"1011\"] An application event log entry...",
+                "1065910455.003; notice 10; An application event log entry...; \
+                 host=mymachine.example.com app=evntslog msgid=ID47 facility=local4 \
+                 exampleSDID@32473.iut=3 exampleSDID@32473.eventSource=Application \
+                 exampleSDID@32473.eventID=1011",
             ),
-            ("<12>from Python\0", "read; warning 13; from Python; facility=user"),
-            ("Jun 14 15:16:01 combo ERROR: x", "1749914161; -; x; host=combo app=ERROR"),
-            ("<192>ERROR", "read; -; <192>ERROR; null"),
-            ("{\"level\":\"error\"}", "read; -; {\"level\":\"error\"}; null"),
-            ("", "read; -; ; null"),
+            (
+                "<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 [a b=\"x\\\"y\\]\"][priority@32473 class=\"high\"]",
+                "1065910455.003; notice 10; ; host=mymachine.example.com app=evntslog msgid=ID47 \
+                 facility=local4 a.b=x\"y] priority@32473.class=high",
+            ),
             ("<0>1 - - - - - -", "read; emerg 21; ; facility=kern"),
         ] {
-            let decoded = shown::decode(CODEC, format!("{line}\n").as_bytes(), log_schema());
-            assert_eq!(rows(&decoded.rows), [row], "{line}");
-            assert_eq!((decoded.refused, decoded.malformed), (0, None));
+            assert_eq!(row(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_programs_really_send() {
+        // Read on 2026-03-10.
+        for (line, expected) in [
+            // RFC 3164's own, and rsyslog forwarding with the other kind of time.
+            (
+                "<34>Oct 11 22:14:15 mymachine su: 'su root' failed for lonvick on /dev/pts/8",
+                "1760220855; crit 18; 'su root' failed for lonvick on /dev/pts/8; host=mymachine \
+                 app=su facility=auth",
+            ),
+            (
+                "<13>2015-10-11T22:14:15.5+02:00 host app[123]: text: more",
+                "1444594455.5; notice 10; text: more; host=host app=app pid=123 facility=user",
+            ),
+            // logger on the same machine, Python, the kernel.
+            (
+                "<13>Mar  9 17:32:18 root: hello",
+                "1773077538; notice 10; hello; app=root facility=user",
+            ),
+            ("<14>only text here\0", "read; info 9; only text here; facility=user"),
+            (
+                "<6>usb 1-1: new device number 4",
+                "read; info 9; usb 1-1: new device number 4; facility=kern",
+            ),
+            // Cisco.
+            (
+                "<189>148: *Mar  1 18:46:11: %SYS-5-CONFIG_I: Configured from console",
+                "1772390771; notice 10; Configured from console; app=%SYS-5-CONFIG_I sequence=148 \
+                 facility=local7",
+            ),
+            // A file without priorities.
+            (
+                "Jun 14 15:16:01 combo sshd(pam_unix)[19939]: authentication failure; user=root",
+                "1749914161; -; authentication failure; user=root; host=combo app=sshd(pam_unix) \
+                 pid=19939",
+            ),
+        ] {
+            assert_eq!(row(line), expected, "{line}");
+            shown::check_choices(CODEC, line.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_no_syslog_is_a_row_all_the_same() {
+        for line in ["text", "<", "<>", "<192>x", "<1234>x", "<13", "{\"a\":1}", "<x>1 - - - - - -"]
+        {
+            assert_eq!(row(line), format!("read; -; {line}; null"), "{line}");
+        }
+        assert_eq!(row("\n"), "read; -; ; null");
+        for (line, text) in [
+            ("<13>1 yesterday host app - - - text", "1 yesterday host app - - - text"),
+            ("<13>1 - - - - - [broken text", "[broken text"),
+            ("<13>1 - - - - - [a b=\"open", "[a b=\"open"),
+        ] {
+            let found = row(line);
+            assert_eq!(found.split("; ").nth(2).unwrap(), text, "{line}");
         }
     }
 
@@ -255,6 +324,16 @@ mod tests {
                 prop_assert!(parsed || message.len() + 30 > bare.len(), "{}", line);
             }
             prop_assert_eq!(messages.len(), lines);
+        }
+
+        #[test]
+        fn no_line_is_lost_whatever_it_is(line in "[ -~äß\u{feff}\0]{1,80}", head in "(<[0-9]{1,3}>)?(1 )?") {
+            let line = format!("{head}{line}");
+            let decoded = shown::decode(CODEC, line.as_bytes(), shown::with_offsets());
+            prop_assert_eq!((decoded.rows.num_rows(), decoded.refused), (1, 0));
+            let message = decoded.rows.column_by_name("message").unwrap();
+            // What a row says is in its line, byte for byte.
+            prop_assert!(line.contains(message.as_string_view().value(0)));
         }
     }
 }

@@ -15,8 +15,8 @@ use futures::future::BoxFuture;
 use futures::stream;
 use tidegate_flow::Permit;
 use tidegate_model::{
-    Commit, Delivered, Error, Mistake, Moment, OFFSET, Output, Position, Rejects, Result, Sink,
-    SinkContext, Source, SourceBatch, SourceContext, SourceStream, Stage, Transform, Written,
+    Commit, Delivered, Error, Gather, Mistake, Moment, OFFSET, Output, Position, Rejects, Result,
+    Sink, SinkContext, Source, SourceBatch, SourceContext, SourceStream, Stage, Transform, Written,
 };
 use tokio::time::sleep;
 
@@ -309,6 +309,12 @@ impl Sink for SimSink {
 
     fn commit_when(&self) -> Commit {
         if self.exact { Commit::Grouped } else { Commit::EachWrite }
+    }
+
+    fn gather(&self) -> Gather {
+        // Every second one waits for more.
+        let age = Duration::from_millis(self.write_ms_max * 4 * (self.index as u64 % 2));
+        Gather { rows_max: 1 + self.write_ms_max as usize, bytes_max: 2_000, age }
     }
 
     fn open(&mut self, context: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
