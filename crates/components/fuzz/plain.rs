@@ -40,21 +40,27 @@ pub(crate) fn lines(text: &[u8], line_bytes_max: usize) -> Lines<'_> {
     found
 }
 
-/// The message that a line has as a JSON object, if it is one and has one.
-pub(crate) fn message(line: &str) -> Option<String> {
+/// Whether a message of syslog can be of a line: it ends it, but for a zero.
+pub(crate) fn is_end(message: &str, line: &str) -> bool {
+    line.ends_with(message) || line.strip_suffix('\0').is_some_and(|line| line.ends_with(message))
+}
+
+/// Of a line that is a JSON object, the message if it has one.
+pub(crate) fn object(line: &str) -> Option<Option<String>> {
     let mut json = serde_json::Deserializer::from_str(line);
     let members = json.deserialize_map(Members).ok()?;
     json.end().ok()?;
     let rank = |key: &str| MESSAGE.iter().position(|name| name.eq_ignore_ascii_case(key));
     let ranked = members.iter().filter_map(|(key, raw)| Some((rank(key)?, raw.get())));
-    match ranked.min_by_key(|(rank, _)| *rank)?.1 {
+    let best = ranked.min_by_key(|(rank, _)| *rank);
+    Some(best.and_then(|(_, raw)| match raw {
         "null" => None,
         raw if raw.starts_with('"') => {
             let written = raw[1..raw.len() - 1].to_owned();
             Some(serde_json::from_str(raw).unwrap_or(written))
         }
         raw => Some(raw.to_owned()),
-    }
+    }))
 }
 
 /// The members of an object, in order.

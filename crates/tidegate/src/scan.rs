@@ -55,7 +55,7 @@ const UNREAD_NAMED_MAX: usize = 20;
 /// level, severity, timestamp, source and metadata. Nothing is kept: no position, no state.
 ///
 /// A file that can't be read fails the scan at its end, and so does a line longer than 1 MiB, which
-/// is left out; all others are read.
+/// is left out, or with --codec json one that is no JSON object; all others are read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -80,7 +80,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SQL", allow_hyphen_values = true)]
     by: Option<String>,
     /// How a line becomes a row. text: it is the message. auto: its time and level are found, and
-    /// what a JSON line says. Default: auto where the SQL reads timestamp, level, severity or
+    /// what a JSON line says. json: it is a JSON object; what is none is left out. syslog: it is a
+    /// message of syslog. Default: auto where the SQL reads timestamp, level, severity or
     /// metadata, else text
     #[arg(long, value_enum)]
     codec: Option<Codec>,
@@ -119,6 +120,8 @@ Exit codes: 0 done (found or not), 1 a file could not be read, 2 wrong usage or 
 enum Codec {
     Text,
     Auto,
+    Json,
+    Syslog,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -132,6 +135,8 @@ impl Codec {
         match self {
             Codec::Text => "text",
             Codec::Auto => "auto",
+            Codec::Json => "json",
+            Codec::Syslog => "syslog",
         }
     }
 }
@@ -209,7 +214,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         let refused: u64 = now.of(Role::Source).map(|source| source.refused).sum();
         if refused > 0 {
             let count = progress::count(refused);
-            failures.push(format!("lines longer than 1 MiB were left out: {count}"));
+            let which = match args.codec {
+                Some(Codec::Json) => "lines that are no JSON object, or longer than 1 MiB,",
+                _ => "lines longer than 1 MiB",
+            };
+            failures.push(format!("{which} were left out: {count}"));
         }
         warn_of_rejects(&screen, &now);
     }

@@ -1,5 +1,6 @@
 //! Arbitrary bytes, cut at arbitrary places, given to every decoder: the columns are what Arrow
-//! calls valid, the lines are those of a plain decoder, but for such as may be skipped, columns that
+//! calls valid, the lines are those of a plain decoder, but for such as may be skipped or, where
+//! they are no JSON objects, are refused, messages of syslog are the end of their line, columns that
 //! nobody reads change nothing, memory that a row refers to is not used again, and all that was
 //! charged comes back.
 #![no_main]
@@ -53,6 +54,7 @@ struct Made {
     rows: Vec<(u64, String)>,
     repaired: u64,
     refused: u64,
+    malformed: u64,
     skipped: u64,
 }
 
@@ -121,10 +123,13 @@ fn decode(codec: &Codec, settings: &Settings, prefilter: Option<&Prefilter>, tex
             read_at: 1_773_144_000_000_000_000,
         };
         let rows = whole.decode(&chunk).unwrap();
-        let fewer = part.decode(&chunk).unwrap().rows;
-        assert_eq!(fewer, rows.rows.project(&wanted).unwrap(), "{name}: {wanted:?}");
+        let fewer = part.decode(&chunk).unwrap();
+        assert_eq!(fewer.rows, rows.rows.project(&wanted).unwrap(), "{name}: {wanted:?}");
+        assert_eq!(fewer.malformed, rows.malformed, "{name}: {wanted:?}");
+        assert_eq!(rows.malformed.is_some(), rows.refused > 0, "{name}");
         made.repaired += rows.repaired;
-        kept.extend([rows.rows, fewer]);
+        made.malformed += rows.refused;
+        kept.extend([rows.rows, fewer.rows]);
         // Two for each chunk.
         let done = kept.len().saturating_sub(if settings.kept { 2 * KEPT_MAX } else { 0 });
         see(&mut made.rows, kept.drain(..done));
@@ -139,9 +144,24 @@ fn decode(codec: &Codec, settings: &Settings, prefilter: Option<&Prefilter>, tex
 fn compare(name: &str, settings: &Settings, skips: bool, made: Made, text: &[u8]) {
     let plain = plain::lines(text, settings.line_bytes_max);
     let mut seen = made.rows.iter().peekable();
+    let (mut malformed, mut blank) = (0, 0);
     for (offset, line) in &plain.lines {
         let line = String::from_utf8_lossy(line);
-        let message = if name == "auto" { plain::message(&line) } else { None };
+        let object = if matches!(name, "auto" | "json") { plain::object(&line) } else { None };
+        if name == "json" && object.is_none() {
+            match line.trim_ascii().is_empty() {
+                true => blank += 1,
+                false => malformed += 1,
+            }
+            continue;
+        }
+        let message = match name {
+            "syslog" => seen.peek().filter(|row| row.0 == *offset).map(|row| {
+                assert!(plain::is_end(&row.1, &line), "{row:?} is not of {line:?}");
+                row.1.clone()
+            }),
+            _ => object.flatten(),
+        };
         let row = (*offset, message.unwrap_or_else(|| line.into_owned()));
         if seen.next_if_eq(&&row).is_none() {
             let texts = settings.required.as_deref().filter(|_| skips);
@@ -151,11 +171,13 @@ fn compare(name: &str, settings: &Settings, skips: bool, made: Made, text: &[u8]
     }
     assert_eq!(seen.next(), None, "{name}: no such row");
     let lines = plain.lines.len() as u64 + plain.refused;
-    assert_eq!(made.rows.len() as u64 + made.refused + made.skipped, lines, "{name}");
+    let told = made.rows.len() as u64 + made.refused + made.malformed + made.skipped;
     if skips {
         assert!(made.repaired <= plain.broken && made.refused <= plain.refused, "{name}");
+        assert!(made.malformed <= malformed && (told..=told + blank).contains(&lines), "{name}");
     } else {
         assert_eq!((made.repaired, made.refused), (plain.broken, plain.refused), "{name}");
+        assert_eq!((made.malformed, told + blank), (malformed, lines), "{name}");
     }
 }
 

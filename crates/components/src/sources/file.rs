@@ -20,8 +20,9 @@
 //! (`app.log*`): then even a file that is rotated twice between two looks is found.
 //!
 //! **Skipping.** Where every reader wants rows with certain texts in `message`, or with the codec
-//! `auto` rows of some `severity` and above, chunks are searched for these before they are cut into
-//! lines; lines that can't be such rows are passed over and counted, and positions move on.
+//! `auto` or `json` rows of some `severity` and above, chunks are searched for these before they are
+//! cut into lines; lines that can't be such rows are passed over and counted, and positions move on.
+//! Whether those are too long or malformed nobody looks: they count as skipped, not as refused.
 //!
 //! **Memory.** At most one chunk is being read, 1 MiB or the longest line; files of which several
 //! fit a chunk are read together, and each gives its own batch. What is read is charged
@@ -108,7 +109,7 @@ struct Config {
     /// Patterns for what is not to be read; one without a slash is about the file's name.
     #[serde(default)]
     exclude: Vec<Spanned<String>>,
-    /// How lines become rows: `text` (default) or `auto`.
+    /// How lines become rows: `text` (default), `auto`, `json` or `syslog`.
     codec: Option<Spanned<String>>,
     /// Where reading begins in files that are there at the very first start: `beginning` (default)
     /// or `end`. Files that appear later are read whole.

@@ -64,7 +64,7 @@ struct Config {
     /// Lines to choose from, with `{time}`, `{level}`, `{n}`, `{ip}`, `{user}`, `{path}`,
     /// `{status}` and `{ms}` to be filled in.
     lines: Option<Vec<Spanned<String>>>,
-    /// How lines become rows: `text` (default) or `auto`.
+    /// How lines become rows: `text` (default), `auto`, `json` or `syslog`.
     codec: Option<Spanned<String>>,
     /// So many lines a second.
     rate: Option<NonZeroU64>,

@@ -53,7 +53,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// How lines become rows: `text` (default) or `auto`.
+    /// How lines become rows: `text` (default), `auto`, `json` or `syslog`.
     codec: Option<Spanned<String>>,
     /// Longer lines are left out and counted: 1 MiB.
     line_bytes_max: Option<Spanned<ByteSize>>,

@@ -12,7 +12,7 @@ use crate::failed::Failed;
 /// The column that says which file a row is from, where several are read at once.
 pub(super) const FILE: &str = "_scanned_file";
 
-/// Columns that only the codec `auto` finds.
+/// Columns that the codec `text` does not find.
 const FOUND: [&str; 3] = ["severity", "level", "metadata"];
 
 /// What helps with a configuration only.

@@ -1,11 +1,11 @@
 //! `syslog`: each line is a message of RFC 5424, or of RFC 3164 as programs really write it.
 //!
 //! The priority in front gives the severity, as OpenTelemetry maps it (*Logs Data Model*, appendix
-//! B: emerg 21, alert 19, crit 18, err 17, warning 13, notice 10, info 9, debug 5), the level, which
-//! is that word, and the facility. `host`, `app`, `pid`, `msgid`, the `sequence` that Cisco's devices
-//! number their messages with, and structured data as `SDID.name` are metadata; the message is what
-//! is left. See [`message`] for the forms there are. A time without a zone is UTC, and one without a
-//! year the last that is not more than a day ahead of when it was read.
+//! B: emerg 21, alert 19, crit 18, err 17, warning 13, notice 10, info 9, debug 5), the level,
+//! which is that word, and the facility. `host`, `app`, `pid`, `msgid`, the `sequence` that Cisco's
+//! devices number their messages with, and structured data as `SDID.name` are metadata; the message
+//! is what is left. See [`message`] for the forms there are. A time without a zone is UTC, and one
+//! without a year the last that is not more than a day ahead of when it was read.
 //!
 //! Without a priority, as in files, a line is syslog's where it begins with a time, and has no
 //! severity. Any other line is a row with the whole of it as the message: no line is refused.
