@@ -94,14 +94,14 @@ impl Counted {
     /// As the page has it.
     fn state(&self, before: &Self, seconds: f64, elapsed: Duration, viewers: usize) -> String {
         let each = |now: u64, before: u64| (now - before) as f64 / seconds;
-        let megabytes = each(self.bytes, before.bytes) / 1e6;
+        let kilobytes = each(self.bytes, before.bytes) / 1e3;
         let lines = each(self.lines, before.lines);
         let state = json!({
             "title": "standard input",
             "elapsed": elapsed.as_secs(),
             "figures": [
                 { "name": "rate", "value": lines, "unit": "lines/s" },
-                { "name": "amount", "value": megabytes, "unit": "MB/s", "digits": 2 },
+                { "name": "amount", "value": kilobytes, "unit": "kB/s", "digits": 1 },
                 { "name": "so far", "value": self.lines, "unit": "lines" },
                 { "name": "viewers", "value": viewers, "unit": "" },
             ],

@@ -76,8 +76,9 @@ async fn a_browser_shows_what_comes_as_text() {
     let browser = tokio::task::block_in_place(|| Browser::open(&page, address));
     // The page comes when it likes, and lines from before it are not shown.
     let asking = tokio::spawn(async move {
+        let mut again = tokio::time::interval(Duration::from_millis(50));
         while lines.send("<b>two</b>".to_owned()).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            again.tick().await;
         }
     });
     let told = tokio::task::block_in_place(|| browser.told(DEADLINE));
