@@ -94,6 +94,11 @@ pub struct Gather {
     pub age: Duration,
 }
 
+impl Gather {
+    /// Each batch is written alone: for sinks to which it matters whose rows they are.
+    pub const ALONE: Self = Self { rows_max: 1, bytes_max: 1, age: Duration::ZERO };
+}
+
 impl Default for Gather {
     /// 256 rows, 64 KiB, and no wait: joining more costs more than a write does, unless that is a
     /// request.

@@ -10,7 +10,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
 use futures_core::future::BoxFuture;
 use tidegate::model::{
-    Commit, Delivered, Error, ErrorKind, Mistake, Result, Sink, SinkContext, Written,
+    Commit, Delivered, Error, ErrorKind, Gather, Mistake, Result, Sink, SinkContext, Written,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -141,6 +141,11 @@ impl Sink for PrintSink {
 
     fn commit_when(&self) -> Commit {
         Commit::EachWrite
+    }
+
+    /// A batch is of one file, and waits for that file's turn.
+    fn gather(&self) -> Gather {
+        Gather::ALONE
     }
 
     fn open(&mut self, context: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
