@@ -1,0 +1,73 @@
+//! Where in a table reading is: the values of its key's columns.
+
+use serde::{Deserialize, Serialize};
+
+/// One value of a key, never null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum KeyValue {
+    /// A whole number.
+    Int(i64),
+    /// A number with a fraction (SQLite's REAL); never NaN.
+    Real(f64),
+    /// Text, or any other type as its database writes it.
+    Text(String),
+    /// Bytes (SQLite's BLOB).
+    Blob(Vec<u8>),
+}
+
+/// The values of the key's columns of one row, in the key's order. It is written to JSON as an array,
+/// and read back the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(pub Vec<KeyValue>);
+
+impl Key {
+    /// A number that grows with the key, where the key is one integer column: then a row's number
+    /// follows from its key alone, whatever happens to other rows.
+    pub fn number(&self) -> Option<u64> {
+        match self.0.as_slice() {
+            [KeyValue::Int(value)] => Some(ordered(*value)),
+            _ => None,
+        }
+    }
+}
+
+/// A number that grows with an integer: the least one is 0.
+pub fn ordered(value: i64) -> u64 {
+    value.cast_unsigned() ^ (1 << 63)
+}
+
+/// The rows behind one key, up to and with another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// Rows up to this key are left out; from the first row where there is none.
+    pub after: Option<Key>,
+    /// The last row that may be in it; to the end where there is none.
+    pub until: Option<Key>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_the_same_when_they_are_read_back() {
+        for key in [
+            Key(vec![KeyValue::Int(i64::MIN), KeyValue::Text("12".into())]),
+            Key(vec![KeyValue::Real(0.1), KeyValue::Real(2.0), KeyValue::Blob(vec![0, 255])]),
+        ] {
+            let text = serde_json::to_string(&key).unwrap();
+            assert_eq!(serde_json::from_str::<Key>(&text).unwrap(), key, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_grow_with_integer_keys() {
+        let number = |value| Key(vec![KeyValue::Int(value)]).number();
+        let numbers = [i64::MIN, -1, 0, 1, i64::MAX].map(number);
+        assert!(numbers.is_sorted(), "{numbers:?}");
+        assert_eq!((numbers[0], numbers[4]), (Some(0), Some(u64::MAX)));
+        assert_eq!(Key(vec![KeyValue::Text("1".into())]).number(), None);
+    }
+}

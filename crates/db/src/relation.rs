@@ -1,0 +1,83 @@
+//! What to read, and how.
+
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use futures_core::future::BoxFuture;
+use tidegate_flow::BudgetHolder;
+
+use crate::{CursorStream, Key, Range, Result};
+
+/// What a person wants to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// A table or a query.
+    pub what: What,
+    /// A condition in the database's own SQL that rows must meet.
+    pub filter: Option<String>,
+    /// The columns that order the rows, no two of which have the same values in them; found from the
+    /// primary key, or else a unique index without nulls, where `None`.
+    pub key: Option<Vec<String>>,
+}
+
+/// A table or a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A table's or view's name, with its schema or without: `events`, `public.events`,
+    /// `"Odd Name"`.
+    Table(String),
+    /// One `SELECT`.
+    Query(String),
+}
+
+/// How many rows there are, by the database's statistics, and so not exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// How many.
+    pub rows: u64,
+    /// Whether it is known exactly.
+    pub is_exact: bool,
+}
+
+/// How a range is read.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The columns to give, as indices of [`Relation::schema`]; those of the key are read as well.
+    pub columns: Vec<usize>,
+    /// A batch has at most so many rows.
+    pub rows_max: usize,
+    /// A batch has at most about so many bytes, or one row.
+    pub bytes_max: usize,
+    /// A page, which is what one statement gets, has at most so many rows.
+    pub page_rows_max: usize,
+    /// Memory for what is read: a page and its batches.
+    pub holder: Arc<BudgetHolder>,
+}
+
+/// A table or query that was looked at: its columns, its key, and ways to read it.
+pub trait Relation: Send + Sync {
+    /// Its columns.
+    fn schema(&self) -> &SchemaRef;
+
+    /// The columns of its key, as indices of [`schema`](Relation::schema), in the key's order.
+    fn key(&self) -> &[usize];
+
+    /// How many rows there are.
+    fn estimate(&self) -> Option<Estimate>;
+
+    /// The memory that a stream needs at least for itself.
+    fn bytes_min(&self, bytes_max: usize) -> usize;
+
+    /// Keys that cut the rows into at most so many ranges, each of about as many rows as the others;
+    /// ascending. Fewer where there is nothing to cut by.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    fn split(&self, parts: usize) -> BoxFuture<'_, Result<Vec<Key>>>;
+
+    /// Reads a range in the key's order, in keyset pages: rows that are added behind the place that
+    /// reading has come to are read, those added before it are not, and those deleted before they were
+    /// reached are not either.
+    fn stream(self: Arc<Self>, range: Range, options: Options) -> CursorStream;
+}
