@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::postgres::Fault;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -23,12 +25,13 @@ pub struct Error {
     kind: Kind,
     context: String,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    fault: Option<Box<Fault>>,
 }
 
 impl Error {
     /// An error of a kind; the constructors named after the kinds are shorter.
     pub fn new(kind: Kind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), cause: None }
+        Self { kind, context: context.into(), cause: None, fault: None }
     }
 
     /// See [`Kind::Connection`].
@@ -50,6 +53,16 @@ impl Error {
     #[must_use]
     pub fn because(self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { cause: Some(cause.into()), ..self }
+    }
+
+    /// Adds what a Postgres server said.
+    pub(crate) fn with_fault(self, fault: Fault) -> Self {
+        Self { fault: Some(Box::new(fault)), ..self }
+    }
+
+    /// What a Postgres server said, where it was one that did.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_deref()
     }
 
     /// What to do about it.
@@ -86,6 +99,9 @@ mod tests {
     #[test]
     fn it_reads_as_one_line() {
         let error = Error::connection("can't connect").because(std::io::Error::other("no route"));
-        assert_eq!((error.to_string().as_str(), error.may_heal()), ("can't connect: no route", true));
+        assert_eq!(
+            (error.to_string().as_str(), error.may_heal()),
+            ("can't connect: no route", true)
+        );
     }
 }

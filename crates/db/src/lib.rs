@@ -1,7 +1,7 @@
 //! Databases as streams with backpressure: rows come in keyset pages as typed Arrow batches, never by
 //! OFFSET, never more than the consumer asked for; and go in by `COPY`.
 //!
-//! Postgres and SQLite describe a table or a query as a [`Relation`]; a [`CursorStream`] reads
+//! [`postgres`] and SQLite describe a table or a query as a [`Relation`]; a [`CursorStream`] reads
 //! a [`Range`] of it, in the order of its key, and says with each batch where reading goes on.
 
 /// What went wrong, and whether it may heal.
@@ -15,6 +15,9 @@ mod relation;
 
 /// Rows of a relation, in order.
 mod cursor;
+
+/// Postgres.
+pub mod postgres;
 
 pub use cursor::{CursorStream, Rows};
 pub use error::{Error, Kind, Result};

@@ -256,7 +256,11 @@ fn is_of_one(error: &io::Error) -> bool {
 
 /// What every connection is told, in and out: small writes leave at once, and a peer that is gone
 /// without a word is found out.
-pub(crate) fn prepare(tcp: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
+///
+/// # Errors
+///
+/// Where the socket does not take an option.
+pub fn prepare(tcp: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let Keepalive { idle, timeout, unsent } = keepalive;
     let socket = SockRef::from(tcp);

@@ -5,12 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::RootCertStore;
+use rustls::client::WantsClientCert;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 pub use rustls::{ClientConfig, ServerConfig};
+use rustls::{ConfigBuilder, RootCertStore, WantsVerifier};
 
 /// A certificate and its key, in PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,13 +119,41 @@ impl ClientTls {
     ///
     /// Names the file and what is wrong with it.
     pub fn load(&self, protocols: &[&str]) -> Result<Arc<ClientConfig>, TlsError> {
-        let roots = match &self.roots {
-            Some(file) => roots(file)?,
-            None => system_roots()?,
-        };
-        let builder = ClientConfig::builder_with_provider(provider());
-        let builder = builder.with_safe_default_protocol_versions().map_err(unusable)?;
-        let builder = builder.with_root_certificates(roots);
+        let builder = client_builder()?.with_root_certificates(self.authorities()?);
+        self.finish(builder, protocols)
+    }
+
+    /// Reads the files, but for the authorities: whom to believe is the verifier's to say.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_with(
+        &self,
+        verifier: Arc<dyn ServerCertVerifier>,
+        protocols: &[&str],
+    ) -> Result<Arc<ClientConfig>, TlsError> {
+        let builder = client_builder()?.dangerous().with_custom_certificate_verifier(verifier);
+        self.finish(builder, protocols)
+    }
+
+    /// Reads the authorities that are trusted: the file's, or the system's.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn authorities(&self) -> Result<RootCertStore, TlsError> {
+        match &self.roots {
+            Some(file) => roots(file),
+            None => system_roots(),
+        }
+    }
+
+    fn finish(
+        &self,
+        builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+        protocols: &[&str],
+    ) -> Result<Arc<ClientConfig>, TlsError> {
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
@@ -135,6 +165,11 @@ impl ClientTls {
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }
+}
+
+fn client_builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider());
+    builder.with_safe_default_protocol_versions().map_err(unusable)
 }
 
 impl Identity {

@@ -1,0 +1,17 @@
+//! Postgres: connections, pages by `COPY`, rows into tables.
+//!
+//! The crate `postgres-protocol` knows the messages and how to log in; when to read and how much at
+//! once, and what the bytes of a row mean as Arrow, is here.
+
+mod config;
+mod connection;
+mod copy_in;
+mod fault;
+mod login;
+mod socket;
+mod tls;
+
+pub use config::{Config, Host, SslMode};
+pub use connection::{Connection, Field, TextRow};
+pub use copy_in::CopyIn;
+pub use fault::Fault;
