@@ -16,6 +16,9 @@ mod relation;
 /// Rows of a relation, in order.
 mod cursor;
 
+/// What the budget knows of.
+mod memory;
+
 /// Postgres.
 pub mod postgres;
 

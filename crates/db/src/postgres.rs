@@ -6,10 +6,15 @@
 mod config;
 mod connection;
 mod copy_in;
+mod decode;
 mod fault;
 mod login;
 mod socket;
 mod tls;
+mod written;
+
+/// Types.
+pub mod types;
 
 pub use config::{Config, Host, SslMode};
 pub use connection::{Connection, Field, TextRow};
