@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use futures_core::future::BoxFuture;
-use tidegate_flow::BudgetHolder;
+use tidegate_flow::{Backoff, BudgetHolder};
 
 use crate::{CursorStream, Key, Range, Result};
 
@@ -52,6 +52,9 @@ pub struct Options {
     pub page_rows_max: usize,
     /// Memory for what is read: a page and its batches.
     pub holder: Arc<BudgetHolder>,
+    /// How long it waits before it tries again after an error that may heal. `None` gives the error at
+    /// once, and ends the stream.
+    pub backoff: Option<Backoff>,
 }
 
 /// A table or query that was looked at: its columns, its key, and ways to read it.

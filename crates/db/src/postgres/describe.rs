@@ -1,0 +1,317 @@
+//! A table or query that is looked at before it is read: its columns, its key, and whether pages of it
+//! would be pages of the same thing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arrow_schema::{Field as ArrowField, Schema};
+use tokio::sync::Mutex;
+
+use super::config::Config;
+use super::connection::{Connection, Field};
+use super::plan::Planned;
+use super::statement::{Chosen, Pages, column, identifier, literal, trimmed};
+use super::table::Table;
+use super::types::Form;
+use crate::{Error, Reading, Result, What};
+
+/// How rows that change while they are read are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Each page sees what is committed when it is read: nothing is held at the server between pages.
+    #[default]
+    Pages,
+    /// All pages see what was committed at one moment: a transaction is held open for as long as rows
+    /// are read. Meanwhile the server can't clean up (`VACUUM`) what was deleted or changed since, in
+    /// any table, and a connection stays open. It ends with the server, and can't be resumed.
+    Snapshot,
+}
+
+/// A Postgres database.
+#[derive(Clone, Debug)]
+pub struct Database {
+    config: Arc<Config>,
+}
+
+impl Database {
+    /// One that can be connected to so; nothing is done yet.
+    pub fn new(config: Config) -> Self {
+        Self { config: Arc::new(config) }
+    }
+
+    /// Connects and looks at a table or query.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Refused`](crate::Kind::Refused) where there is no such thing, or its pages would not be
+    /// pages of the same rows: without a key, with nulls in it, with `LIMIT`, or with functions whose
+    /// values change from call to call; with the reason and the remedy.
+    pub async fn describe(
+        &self,
+        reading: &Reading,
+        consistency: Consistency,
+    ) -> Result<Arc<Table>> {
+        let mut connection = connect(&self.config).await?;
+        let snapshot = match consistency {
+            Consistency::Pages => None,
+            Consistency::Snapshot => {
+                connection.simple("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                let id = connection.simple("SELECT pg_catalog.pg_export_snapshot()").await?;
+                Some(value(id).unwrap_or_default())
+            }
+        };
+        let mut looker = Looker { config: &self.config, connection: &mut connection };
+        let looked = looker.look(reading).await?;
+        let schema = looked.schema();
+        let holder = match snapshot {
+            Some(id) => Some((id, Mutex::new(connection))),
+            None => {
+                connection.close().await;
+                None
+            }
+        };
+        Ok(Arc::new(Table {
+            config: Arc::clone(&self.config),
+            schema,
+            forms: looked.forms,
+            key: looked.key,
+            is_unique: looked.is_unique,
+            pages: looked.pages,
+            rows: looked.planned.rows,
+            width: looked.planned.width,
+            key_origin: looked.key_origin,
+            snapshot: holder,
+            without_copy: AtomicBool::new(false),
+        }))
+    }
+}
+
+/// A connection that only reads.
+pub(super) async fn connect(config: &Arc<Config>) -> Result<Connection> {
+    let mut connection = Connection::connect(config).await?;
+    connection.simple("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").await?;
+    Ok(connection)
+}
+
+/// What was found.
+struct Looked {
+    fields: Vec<Field>,
+    forms: Vec<Form>,
+    key: Vec<usize>,
+    is_unique: bool,
+    pages: Pages,
+    planned: Planned,
+    // The table and the number of the key's first column.
+    key_origin: Option<(u32, i16)>,
+}
+
+impl Looked {
+    fn schema(&self) -> Arc<Schema> {
+        let fields = self.fields.iter().zip(&self.forms);
+        let fields =
+            fields.map(|(field, form)| ArrowField::new(&field.name, form.data_type(), true));
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}
+
+struct Looker<'c> {
+    config: &'c Config,
+    connection: &'c mut Connection,
+}
+
+impl Looker<'_> {
+    async fn look(&mut self, reading: &Reading) -> Result<Looked> {
+        let (base, is_table) = self.base(&reading.what).await?;
+        let fields = self.connection.describe(&base).await?;
+        let fields = fields.ok_or_else(|| self.refused("it gives no rows: write a SELECT"))?;
+        self.check_names(&fields)?;
+        let forms: Vec<_> =
+            fields.iter().map(|field| Form::of(field.type_id, field.modifier)).collect();
+        let columns = fields
+            .iter()
+            .zip(&forms)
+            .map(|(field, form)| Chosen { name: field.name.clone(), is_cast: *form == Form::Cast });
+        let filter = reading.filter.as_deref().map(trimmed).filter(|filter| !filter.is_empty());
+        let mut pages = Pages {
+            base,
+            filter: filter.map(str::to_owned),
+            columns: columns.collect(),
+            key: Vec::new(),
+        };
+        let planned = self.plan(&pages.all(), is_table).await?;
+        self.check_stable(&planned).await?;
+        let indices = self.indices(&fields, &planned).await?;
+        let key = match &reading.key {
+            Some(names) => self.named(names, &fields)?,
+            None => indices.first().cloned().ok_or_else(|| self.without_key(&fields, &planned))?,
+        };
+        pages.key = key.iter().map(|place| fields[*place].name.clone()).collect();
+        let is_unique = indices.iter().any(|index| index.iter().all(|place| key.contains(place)));
+        if !is_unique {
+            self.check_nulls(&pages).await?;
+        }
+        // That the filter, the key's order and all makes sense.
+        self.connection.describe(&pages.inlined(&crate::Range::default(), 1)).await?;
+        let first = &fields[key[0]];
+        let key_origin = (first.table != 0).then_some((first.table, first.number));
+        Ok(Looked { fields, forms, key, is_unique, pages, planned, key_origin })
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        Error::refused(format!("{}: {why}", self.config))
+    }
+
+    /// The query, or that for a table.
+    async fn base(&mut self, what: &What) -> Result<(String, bool)> {
+        match what {
+            What::Query(query) => {
+                let query = trimmed(query);
+                if query.is_empty() {
+                    return Err(self.refused("query: it is empty"));
+                }
+                Ok((query.to_owned(), false))
+            }
+            What::Table(name) => {
+                let found = "SELECT $1::pg_catalog.regclass::pg_catalog.text";
+                let found = self.connection.query(found, &[name]).await?;
+                let name = value(found).unwrap_or_default();
+                Ok((format!("SELECT * FROM {name}"), true))
+            }
+        }
+    }
+
+    fn check_names(&self, fields: &[Field]) -> Result<()> {
+        if fields.is_empty() {
+            return Err(self.refused("it has no columns"));
+        }
+        let mut seen = HashSet::new();
+        match fields.iter().find(|field| !seen.insert(&field.name)) {
+            None => Ok(()),
+            Some(Field { name, .. }) => Err(self.refused(&format!(
+                "it has two columns {name:?}: name one of them otherwise, with AS"
+            ))),
+        }
+    }
+
+    async fn plan(&mut self, sql: &str, is_table: bool) -> Result<Planned> {
+        let plan = self.connection.simple(&format!("EXPLAIN (FORMAT JSON, VERBOSE) {sql}")).await?;
+        let lines = plan.into_iter().filter_map(|row| row.into_iter().next().flatten());
+        let text = Vec::from_iter(lines).join("\n");
+        Planned::read(&text, is_table).ok_or_else(|| self.refused("its plan makes no sense"))
+    }
+
+    /// Refuses what would give other rows from page to page.
+    async fn check_stable(&mut self, planned: &Planned) -> Result<()> {
+        if let Some(what) = planned.picks {
+            return Err(self.refused(&format!(
+                "the query has {what}, and would pick other rows for each page: leave it out, and \
+                 narrow the rows by a condition"
+            )));
+        }
+        if planned.functions.is_empty() {
+            return Ok(());
+        }
+        let names = planned.functions.iter().map(|name| literal(name));
+        let names = Vec::from_iter(names).join(", ");
+        let sql = format!(
+            "SELECT proname FROM pg_catalog.pg_proc WHERE proname IN ({names}) GROUP BY proname \
+             HAVING bool_and(provolatile = 'v')"
+        );
+        match value(self.connection.simple(&sql).await?) {
+            None => Ok(()),
+            Some(name) => Err(self.refused(&format!(
+                "the query calls {name}(), which gives something else each time, and so for each \
+                 page: leave it out"
+            ))),
+        }
+    }
+
+    /// The unique keys that hold for the rows, as places of columns; the primary key first.
+    async fn indices(&mut self, fields: &[Field], planned: &Planned) -> Result<Vec<Vec<usize>>> {
+        let table = fields.iter().map(|field| field.table).find(|table| *table != 0);
+        let Some(table) = table.filter(|_| planned.is_of_one_table) else { return Ok(Vec::new()) };
+        // Without nulls, conditions and expressions, and checked at once.
+        let sql = format!(
+            "SELECT (SELECT string_agg(k.number::text, ' ' ORDER BY k.place) \
+                     FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place) \
+                     WHERE k.place <= i.indnkeyatts) \
+             FROM pg_catalog.pg_index AS i \
+             WHERE i.indrelid = {table} AND i.indisunique AND i.indisvalid AND i.indimmediate \
+               AND i.indpred IS NULL AND i.indexprs IS NULL \
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a \
+                   WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[]) \
+                     AND NOT a.attnotnull) \
+             ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid"
+        );
+        let place = |number: &str| {
+            let number: i16 = number.parse().ok()?;
+            fields.iter().position(|field| field.table == table && field.number == number)
+        };
+        let found = self.connection.simple(&sql).await?;
+        let indices = found.into_iter().filter_map(|row| {
+            let numbers = row.into_iter().next().flatten()?;
+            numbers.split(' ').map(place).collect::<Option<Vec<_>>>()
+        });
+        Ok(indices.collect())
+    }
+
+    fn named(&self, names: &[String], fields: &[Field]) -> Result<Vec<usize>> {
+        if names.is_empty() {
+            return Err(self.refused("key: it names no column"));
+        }
+        let mut seen = HashSet::new();
+        let place = |name: &String| {
+            let known = || Vec::from_iter(fields.iter().map(|field| field.name.as_str()));
+            let found = fields.iter().position(|field| field.name == *name);
+            let found = found.ok_or_else(|| {
+                self.refused(&format!("key: there is no column {name:?}, but {:?}", known()))
+            })?;
+            match seen.insert(found) {
+                true => Ok(found),
+                false => Err(self.refused(&format!("key: it names {name:?} twice"))),
+            }
+        };
+        names.iter().map(place).collect()
+    }
+
+    fn without_key(&self, fields: &[Field], planned: &Planned) -> Error {
+        let why = match planned.is_of_one_table {
+            true => {
+                "no primary key, nor a unique index without nulls, has all its columns in the result"
+            }
+            false => "the query is more than one plain table, so that no key is known to hold",
+        };
+        let names = fields.iter().map(|field| identifier(&field.name));
+        let names = Vec::from_iter(names.take(8)).join(", ");
+        self.refused(&format!(
+            "rows have no key to read them in order by: {why}: name columns that no two rows share \
+             (key), of {names}"
+        ))
+    }
+
+    /// Rows without a key would never be read.
+    async fn check_nulls(&mut self, pages: &Pages) -> Result<()> {
+        let any = pages.key.iter().map(|name| format!("{} IS NULL", column(name)));
+        let any = Vec::from_iter(any).join(" OR ");
+        let filter = pages
+            .filter
+            .as_ref()
+            .map_or(any.clone(), |filter| format!("(\n{filter}\n) AND ({any})"));
+        let sql =
+            format!("SELECT 1 FROM (\n{}\n) AS tidegate_base WHERE {filter} LIMIT 1", pages.base);
+        match self.connection.simple(&sql).await?.is_empty() {
+            true => Ok(()),
+            false => Err(self.refused(&format!(
+                "key: a row has a null in {:?}, and would never be read: leave such rows out \
+                 (where), or name another key",
+                pages.key
+            ))),
+        }
+    }
+}
+
+/// The only value of an answer.
+fn value(rows: Vec<super::TextRow>) -> Option<String> {
+    rows.into_iter().next()?.into_iter().next()?
+}

@@ -1,0 +1,528 @@
+//! Pages: one statement each, read whole, and made into batches while the next one is read.
+//!
+//! A task that belongs to the stream reads one page ahead. It asks for the budget's leave before it
+//! asks the server for anything, and where nobody takes what it has read, it gives its connection
+//! back after [`IDLE`]; so nothing is held at the server by a pipeline that stands still.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int16Type, Int32Type, Int64Type, UInt32Type};
+use arrow_schema::SchemaRef;
+use bytes::BytesMut;
+use futures::stream::{Stream, try_unfold};
+use postgres_protocol::message::backend::{
+    COPY_DATA_TAG, DATA_ROW_TAG, ERROR_RESPONSE_TAG, Header, Message, READY_FOR_QUERY_TAG,
+};
+use tidegate_flow::{Delays, Permit};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::connection::Connection;
+use super::decode::{Decoder, Unfit, key, same_key};
+use super::fault::Fault;
+use super::statement::{Pages, Statement};
+use super::table::Table;
+use super::types::Form;
+use crate::key::ordered;
+use crate::{Error, Kind, Options, Range, Result, Rows};
+
+/// A page has at most so many bytes, but for its last row.
+const PAGE_BYTES_MAX: usize = 2 << 20;
+
+/// A row has at most so many: 64 MiB.
+const ROW_BYTES_MAX: usize = 64 << 20;
+
+/// So long a page may lie about before its reader lets the connection go.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// A statement that takes too long for a page of so few rows is not tried with fewer.
+const TIMEOUT_ROWS_MIN: usize = 100;
+
+/// A row of a `COPY` has so many bytes beside its values', and each value four more.
+const ROW_HEAD: usize = 7;
+
+/// What `COPY … (FORMAT binary)` begins with, before flags and the length of what else there is.
+const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
+
+/// So much of a page is read at once, at most, but for one row.
+fn page_bytes(options: &Options) -> usize {
+    options.bytes_max.saturating_mul(2).clamp(1, PAGE_BYTES_MAX)
+}
+
+/// The memory for a page: as it comes, and as Arrow.
+pub(super) fn memory(bytes_max: usize) -> usize {
+    bytes_max.saturating_mul(2).clamp(1, PAGE_BYTES_MAX) * 2
+}
+
+/// A page as it came.
+struct Page {
+    bytes: BytesMut,
+    /// Where its rows are.
+    rows: VecDeque<(usize, usize)>,
+    permit: Permit,
+}
+
+/// Batches of a range, pages of which are read ahead.
+pub(super) fn fetched(
+    table: Arc<Table>,
+    range: Range,
+    options: Options,
+) -> impl Stream<Item = Result<Rows>> + Send + 'static {
+    let shape = Arc::new(Shape::new(&table, &options));
+    let (send, pages) = mpsc::channel(1);
+    let state = Batches { shape: Arc::clone(&shape), options, pages, page: None, reader: None };
+    let start = Some((Fetcher::new(table, shape, range, &state.options), send));
+    try_unfold((state, start), |(mut state, mut start)| async move {
+        if let Some((fetcher, send)) = start.take() {
+            // Not before somebody asks for the first row.
+            let mut reader = JoinSet::new();
+            reader.spawn(fetcher.run(send));
+            state.reader = Some(reader);
+        }
+        Ok(state.next().await?.map(|rows| (rows, (state, start))))
+    })
+}
+
+/// What a page's rows are like.
+struct Shape {
+    schema: SchemaRef,
+    // Of all columns that are asked for: those that are given, then what else the key needs.
+    forms: Vec<Form>,
+    names: Vec<String>,
+    given: usize,
+    key: Vec<usize>,
+    pages: Pages,
+    place: String,
+}
+
+impl Shape {
+    fn new(table: &Table, options: &Options) -> Self {
+        let mut chosen = options.columns.clone();
+        for column in &table.key {
+            if !chosen.contains(column) {
+                chosen.push(*column);
+            }
+        }
+        let place = |column: &usize| chosen.iter().position(|chosen| chosen == column);
+        let key = table.key.iter().filter_map(place).collect();
+        let fields: Vec<_> = options
+            .columns
+            .iter()
+            .map(|column| Arc::clone(&table.schema.fields()[*column]))
+            .collect();
+        let mut pages = table.pages.clone();
+        pages.columns = chosen.iter().map(|column| table.pages.columns[*column].clone()).collect();
+        Self {
+            schema: Arc::new(arrow_schema::Schema::new(fields)),
+            forms: chosen.iter().map(|column| table.forms[*column]).collect(),
+            names: pages.columns.iter().map(|column| column.name.clone()).collect(),
+            given: options.columns.len(),
+            key,
+            pages,
+            place: table.config.to_string(),
+        }
+    }
+
+    fn unfit(&self, unfit: &Unfit) -> Error {
+        let name = |place: usize| self.names.get(place).map_or("", String::as_str);
+        let place = &self.place;
+        match unfit {
+            Unfit::Malformed => {
+                Error::connection(format!("{place}: a row that the server sent makes no sense"))
+            }
+            Unfit::Value(column, why) => Error::refused(format!(
+                "{place}: a value of {:?} {why}: write {:?}::text in a query, or leave such rows out",
+                name(*column),
+                name(*column)
+            )),
+            Unfit::Text(column) => Error::refused(format!(
+                "{place}: a text of {:?} is no UTF-8: the database's encoding is SQL_ASCII: convert \
+                 it in a query: convert_from({}::bytea, 'LATIN1')",
+                name(*column),
+                name(*column)
+            )),
+        }
+    }
+}
+
+/// Makes batches of pages.
+struct Batches {
+    shape: Arc<Shape>,
+    options: Options,
+    pages: mpsc::Receiver<Result<Page>>,
+    page: Option<Page>,
+    // Ends with the stream.
+    reader: Option<JoinSet<()>>,
+}
+
+impl Batches {
+    async fn next(&mut self) -> Result<Option<Rows>> {
+        loop {
+            match self.page.take() {
+                Some(page) if !page.rows.is_empty() => return self.batch(page).map(Some),
+                _ => match self.pages.recv().await {
+                    Some(page) => self.page = Some(page?),
+                    None => return self.ended().await,
+                },
+            }
+        }
+    }
+
+    /// The reader is done, unless it fell over.
+    async fn ended(&mut self) -> Result<Option<Rows>> {
+        let Some(mut reader) = self.reader.take() else { return Ok(None) };
+        match reader.join_next().await {
+            Some(Err(error)) => Err(Error::refused("the reader of pages failed").because(error)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The front of a page.
+    fn batch(&mut self, mut page: Page) -> Result<Rows> {
+        let Shape { forms, key: places, given, .. } = &*self.shape;
+        let rows_max = page.rows.len().min(self.options.rows_max).max(1);
+        let mut bytes = 0;
+        let mut count = 0;
+        for (start, end) in page.rows.iter().take(rows_max) {
+            if count > 0 && bytes + (end - start) > self.options.bytes_max {
+                break;
+            }
+            bytes += end - start;
+            count += 1;
+        }
+        let unfit = |unfit| self.shape.unfit(&unfit);
+        let mut decoder = Decoder::new(forms, count, bytes.saturating_sub(count * ROW_HEAD));
+        let mut last = &[][..];
+        for (start, end) in page.rows.drain(..count) {
+            last = page.bytes.get(start..end).unwrap_or_default();
+            decoder.push(last).map_err(unfit)?;
+        }
+        let last = key(last, forms, places).map_err(unfit)?;
+        let count = decoder.rows();
+        // What is left of the page keeps its part.
+        let kept = match page.rows.is_empty() {
+            true => 0,
+            false => page.bytes.capacity().min(page.permit.bytes()),
+        };
+        let permit = page.permit.split(page.permit.bytes() - kept);
+        let mut columns = decoder.finish(permit, &self.options.holder).map_err(unfit)?;
+        let numbers = match places[..] {
+            [place] => numbers(forms[place], &columns[place]),
+            _ => Vec::new(),
+        };
+        columns.truncate(*given);
+        let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(count));
+        let schema = Arc::clone(&self.shape.schema);
+        let batch = RecordBatch::try_new_with_options(schema, columns, &options);
+        let batch = batch.map_err(|error| Error::refused(&self.shape.place).because(error))?;
+        if !page.rows.is_empty() {
+            self.page = Some(page);
+        }
+        Ok(Rows { batch, numbers, last, bytes: bytes as u64 })
+    }
+}
+
+/// The place of each row, where the key is a whole number.
+fn numbers(form: Form, column: &arrow_array::ArrayRef) -> Vec<u64> {
+    let one = |value: i64| ordered(value);
+    match form {
+        Form::Int2 => {
+            column.as_primitive::<Int16Type>().values().iter().map(|v| one((*v).into())).collect()
+        }
+        Form::Int4 => {
+            column.as_primitive::<Int32Type>().values().iter().map(|v| one((*v).into())).collect()
+        }
+        Form::Int8 => column.as_primitive::<Int64Type>().values().iter().map(|v| one(*v)).collect(),
+        Form::Oid => {
+            column.as_primitive::<UInt32Type>().values().iter().map(|v| one((*v).into())).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Reads pages of a range.
+struct Fetcher {
+    table: Arc<Table>,
+    shape: Arc<Shape>,
+    range: Range,
+    options: Options,
+    connection: Option<Connection>,
+    /// How many rows the next page has.
+    rows: usize,
+    delays: Option<Delays>,
+}
+
+impl Fetcher {
+    fn new(table: Arc<Table>, shape: Arc<Shape>, range: Range, options: &Options) -> Self {
+        let width = table.width.max(1) as usize + ROW_HEAD + 4 * shape.forms.len();
+        let rows = (page_bytes(options) / width).clamp(1, options.page_rows_max.max(1));
+        let delays = options.backoff.map(|backoff| backoff.delays());
+        Self { table, shape, range, options: options.clone(), connection: None, rows, delays }
+    }
+
+    /// Reads page by page, for as long as somebody takes them.
+    async fn run(mut self, pages: mpsc::Sender<Result<Page>>) {
+        loop {
+            let slot = match timeout(IDLE, pages.reserve()).await {
+                Ok(slot) => slot,
+                Err(_) => {
+                    self.let_go().await;
+                    pages.reserve().await
+                }
+            };
+            let Ok(slot) = slot else { return };
+            match self.page().await {
+                Ok(Some(page)) => slot.send(Ok(page)),
+                Ok(None) => return,
+                Err(error) => {
+                    slot.send(Err(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Leaves the server, unless a moment is held there.
+    async fn let_go(&mut self) {
+        if self.table.snapshot.is_none()
+            && let Some(connection) = self.connection.take()
+        {
+            connection.close().await;
+        }
+    }
+
+    /// The next page, however often it takes; none at the end.
+    async fn page(&mut self) -> Result<Option<Page>> {
+        if self.rows == 0 {
+            return Ok(None);
+        }
+        let permit = self.options.holder.acquire(memory(self.options.bytes_max)).await;
+        let mut permit = permit.map_err(|error| Error::refused("memory").because(error))?;
+        loop {
+            let failed = match self.attempt(permit).await {
+                Ok(page) => {
+                    self.delays = self.options.backoff.map(|backoff| backoff.delays());
+                    return Ok(page);
+                }
+                Err((error, back)) => {
+                    permit = back;
+                    error
+                }
+            };
+            self.connection = self.connection.take().filter(Connection::is_usable);
+            if self.is_given_another_way(&failed) {
+                continue;
+            }
+            if !failed.may_heal() {
+                return Err(failed);
+            }
+            self.connection = None;
+            match self.delays.as_mut().and_then(Iterator::next) {
+                Some(delay) => sleep(delay).await,
+                None => return Err(failed),
+            }
+        }
+    }
+
+    /// Whether there is another way to ask for a page.
+    fn is_given_another_way(&mut self, failed: &Error) -> bool {
+        let Some(fault) = failed.fault() else { return false };
+        if fault.is_timeout() && self.rows > TIMEOUT_ROWS_MIN {
+            self.rows = (self.rows / 4).max(1);
+            return true;
+        }
+        // What is like Postgres but has no such COPY, or a query that is none for it.
+        let no_copy = matches!(fault.code.as_str(), "0A000" | "42601");
+        no_copy && !self.table.without_copy.swap(true, Ordering::Relaxed)
+    }
+
+    async fn attempt(&mut self, permit: Permit) -> Result<Option<Page>, (Error, Permit)> {
+        match self.read().await {
+            Ok(Some((bytes, rows))) => Ok(Some(Page { bytes, rows, permit })),
+            Ok(None) => Ok(None),
+            Err(error) => Err((error, permit)),
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<(BytesMut, VecDeque<(usize, usize)>)>> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.table.connect().await?,
+        };
+        // One more shows whether the next row has the same key as the last.
+        let asked = self.rows + usize::from(!self.table.is_unique);
+        let with_copy = !self.table.without_copy.load(Ordering::Relaxed);
+        match with_copy {
+            true => {
+                let page = self.shape.pages.inlined(&self.range, asked);
+                connection.ask(&format!("COPY ({page}) TO STDOUT (FORMAT binary)")).await?;
+            }
+            false => {
+                let Statement { sql, parameters } = self.shape.pages.bound(&self.range, asked);
+                let parameters: Vec<_> = parameters.iter().map(String::as_str).collect();
+                connection.ask_with(&sql, &parameters).await?;
+            }
+        }
+        let answer = connection.answer(page_bytes(&self.options)).await;
+        self.connection = Some(connection);
+        let Answer { bytes, mut rows, whole } = answer?;
+        if !whole {
+            // The rest is on its way still, and nobody wants it.
+            self.connection = None;
+        }
+        let received = rows.len();
+        if !self.table.is_unique {
+            self.check_unique(&bytes, &rows)?;
+            if whole && received == asked {
+                rows.pop_back();
+            }
+        }
+        let Some((start, end)) = rows.back().copied() else {
+            self.rows = 0;
+            return Ok(None);
+        };
+        let last = bytes.get(start..end).unwrap_or_default();
+        let last = key(last, &self.shape.forms, &self.shape.key);
+        self.range.after = Some(last.map_err(|unfit| self.shape.unfit(&unfit))?);
+        self.rows = match whole {
+            true if received < asked => 0,
+            _ => self.next_rows(rows.len(), bytes.len(), whole),
+        };
+        Ok(Some((bytes, rows)))
+    }
+
+    /// How many rows the next page should have, after one of so many rows and bytes: as many as fit,
+    /// but not many more than this time.
+    fn next_rows(&self, rows: usize, bytes: usize, whole: bool) -> usize {
+        let fit = page_bytes(&self.options) / 5 * 4 / (bytes / rows.max(1)).max(1);
+        let most = if whole { rows.saturating_mul(2) } else { rows.div_ceil(2) };
+        fit.min(most).clamp(1, self.options.page_rows_max.max(1))
+    }
+
+    fn check_unique(&self, bytes: &[u8], rows: &VecDeque<(usize, usize)>) -> Result<()> {
+        let row = |(start, end): &(usize, usize)| bytes.get(*start..*end).unwrap_or_default();
+        let twice = rows.iter().zip(rows.iter().skip(1));
+        let mut twice = twice.filter(|(one, next)| same_key(row(one), row(next), &self.shape.key));
+        let Some((one, _)) = twice.next() else { return Ok(()) };
+        let value = key(row(one), &self.shape.forms, &self.shape.key);
+        let value = value.map_err(|unfit| self.shape.unfit(&unfit))?;
+        let (place, names) = (&self.shape.place, &self.shape.pages.key);
+        Err(Error::refused(format!(
+            "{place}: key: two rows have the same {names:?}: {value:?}: some could be left out between \
+             two pages: name more columns, so that no two rows are the same in all"
+        )))
+    }
+}
+
+/// What came for a page.
+struct Answer {
+    bytes: BytesMut,
+    rows: VecDeque<(usize, usize)>,
+    // Whether it was read to its end.
+    whole: bool,
+}
+
+impl Connection {
+    /// Asks for a `COPY … TO STDOUT`.
+    async fn ask(&mut self, sql: &str) -> Result<()> {
+        self.begin()?;
+        self.put(|output| postgres_protocol::message::frontend::query(sql, output))?;
+        self.send().await
+    }
+
+    /// Asks for rows in binary form.
+    async fn ask_with(&mut self, sql: &str, parameters: &[&str]) -> Result<()> {
+        self.begin()?;
+        self.put_statement(sql, parameters, 1)?;
+        self.send().await
+    }
+
+    /// Reads rows to the end of the answer, or until they are more than so many bytes.
+    async fn answer(&mut self, bytes_max: usize) -> Result<Answer> {
+        let mut rows = VecDeque::new();
+        let (mut at, mut fault) = (0, None);
+        loop {
+            let rest = self.input.get(at..).unwrap_or_default();
+            let header = Header::parse(rest).map_err(|error| self.odd(error))?;
+            let Some(header) = header else {
+                self.receive_for(bytes_max).await?;
+                continue;
+            };
+            let length = header.len() as usize + 1;
+            if length > ROW_BYTES_MAX {
+                return Err(self.too_long(length));
+            }
+            let (start, end) = (at + 5, at + length);
+            if self.input.len() < end {
+                if !rows.is_empty() && end > bytes_max {
+                    let bytes = self.input.split_to(at);
+                    return Ok(Answer { bytes, rows, whole: false });
+                }
+                self.input.reserve(end - self.input.len());
+                self.receive_for(bytes_max).await?;
+                continue;
+            }
+            match header.tag() {
+                COPY_DATA_TAG => rows.extend(copied(&self.input, start, end)),
+                DATA_ROW_TAG => rows.push_back((start, end)),
+                ERROR_RESPONSE_TAG => fault = Some(self.fault_at(at, end)?),
+                READY_FOR_QUERY_TAG => {
+                    self.ready(self.input.get(start).copied().unwrap_or(b'E'));
+                    let bytes = self.input.split_to(end);
+                    return match fault {
+                        None => Ok(Answer { bytes, rows, whole: true }),
+                        Some(fault) => Err(self.said(fault)),
+                    };
+                }
+                _ => {}
+            }
+            at = end;
+        }
+    }
+
+    /// Receives, with room for what a page is likely to have.
+    async fn receive_for(&mut self, bytes_max: usize) -> Result<()> {
+        if self.input.capacity() < bytes_max && self.input.len() > bytes_max / 16 {
+            self.input.reserve(bytes_max - self.input.len());
+        }
+        self.receive().await
+    }
+
+    fn fault_at(&self, start: usize, end: usize) -> Result<Fault> {
+        let mut message = BytesMut::from(self.input.get(start..end).unwrap_or_default());
+        match Message::parse(&mut message).map_err(|error| self.odd(error))? {
+            Some(Message::ErrorResponse(body)) => Ok(Fault::read(body.fields())),
+            _ => Err(self.odd(io::Error::other("an error that is none"))),
+        }
+    }
+
+    fn too_long(&self, bytes: usize) -> Error {
+        let config = self.config();
+        Error::new(
+            Kind::Refused,
+            format!(
+                "{config}: a row has {bytes} bytes, more than the {ROW_BYTES_MAX} that one may have: \
+                 leave its longest column out, or cut it in a query: left(column, 1000000)"
+            ),
+        )
+    }
+}
+
+/// The row of a message of a `COPY`: behind the head of all in the first, and none in the last.
+fn copied(input: &[u8], start: usize, end: usize) -> Option<(usize, usize)> {
+    let data = input.get(start..end)?;
+    let head = match data.strip_prefix(SIGNATURE).and_then(|rest| rest.split_first_chunk::<8>()) {
+        // Flags, and how long is what follows, for later versions of the format.
+        Some(([_, _, _, _, length @ ..], _)) => 19 + u32::from_be_bytes(*length) as usize,
+        None => 0,
+    };
+    let row = data.get(head..)?;
+    (row.len() > 2 || !row.is_empty() && row != [0xff, 0xff]).then_some((start + head, end))
+}
