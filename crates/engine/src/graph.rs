@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidegate_model::{Mistake, Sink, Source, Transform};
 
-use crate::plan::{Plan, plan};
+use crate::plan::{Planned, Unchecked, plan};
 
 /// The budget where none is given.
 pub const MEMORY_DEFAULT: usize = 256 * 1024 * 1024;
@@ -177,21 +177,23 @@ impl Builder {
         self
     }
 
-    /// Checks everything and plans the pipeline; does no I/O.
+    /// Checks everything and plans the pipeline; does no I/O. What depends on columns that a source
+    /// knows only when it has connected is left for the [start](Pipeline::start): see
+    /// [`Pipeline::unchecked`].
     ///
     /// # Errors
     ///
     /// All mistakes, at most one for each component.
     pub fn build(self) -> Result<Pipeline, Vec<GraphMistake>> {
-        let plan = plan(&self)?;
-        Ok(Pipeline { builder: self, plan })
+        let planned = plan(&self)?;
+        Ok(Pipeline { builder: self, planned })
     }
 }
 
-/// A pipeline that can be run: checked and planned.
+/// A pipeline that can be run: checked, and planned as far as that goes before its sources connect.
 pub struct Pipeline {
     pub(crate) builder: Builder,
-    pub(crate) plan: Plan,
+    pub(crate) planned: Planned,
 }
 
 impl Pipeline {
@@ -219,6 +221,14 @@ impl Pipeline {
     pub fn not_replayable(&self) -> impl Iterator<Item = &str> {
         let sources = self.builder.sources.iter().filter(|node| !node.source.replayable());
         sources.map(|node| &*node.name)
+    }
+
+    /// What could not be checked, for each source whose columns are known only when it has connected.
+    pub fn unchecked(&self) -> &[Unchecked] {
+        match &self.planned {
+            Planned::Ready(_) => &[],
+            Planned::Waits(unchecked) => unchecked,
+        }
     }
 
     /// What its sinks write to, as far as they say: see [`Sink::target`].

@@ -13,6 +13,9 @@ mod graph;
 /// Which columns flow where.
 mod plan;
 
+/// What only the other side of a source knows, before the tasks are made.
+mod prepare;
+
 /// From a plan to tasks.
 mod start;
 
@@ -58,6 +61,7 @@ pub use graph::{
     Builder, GraphMistake, MEMORY_DEFAULT, Pipeline, Role, SHUTDOWN_TIMEOUT_DEFAULT, SinkOptions,
     WhenFull,
 };
+pub use plan::Unchecked;
 pub use run::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Failure, Handle, RunOptions, Running, Summary};
 pub use snapshot::{Bottleneck, EdgeReading, Reading, Snapshot};
 pub use store::Store;

@@ -1,7 +1,7 @@
 //! Which columns flow where: schemas downstream, needs upstream, so that what nobody reads is never
 //! built.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -36,8 +36,28 @@ pub(crate) struct Plan {
     pub(crate) sinks: Vec<SchemaRef>,
 }
 
-/// Wires the components up and finds out which columns are needed where.
-pub(crate) fn plan(builder: &Builder) -> Result<Plan, Vec<GraphMistake>> {
+/// A source whose columns are known only when it has connected, and who could not be checked for
+/// that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unchecked {
+    /// The source's name.
+    pub source: Arc<str>,
+    /// All that its rows come to: transforms first, in the order they were added, then sinks.
+    pub components: Vec<(Role, Arc<str>)>,
+}
+
+/// How far planning came.
+#[derive(Debug)]
+pub(crate) enum Planned {
+    /// To the end.
+    Ready(Plan),
+    /// As far as it goes without the columns of these.
+    Waits(Vec<Unchecked>),
+}
+
+/// Wires the components up and finds out which columns are needed where. What depends on columns
+/// that are not known yet is left out of the checks.
+pub(crate) fn plan(builder: &Builder) -> Result<Planned, Vec<GraphMistake>> {
     let wiring = wire(builder)?;
     let mut planner = Planner { builder, wiring: &wiring, mistakes: shared_targets(builder) };
     planner.mistakes.extend(too_little_memory(builder));
@@ -46,22 +66,35 @@ pub(crate) fn plan(builder: &Builder) -> Result<Plan, Vec<GraphMistake>> {
     if !planner.mistakes.is_empty() {
         return Err(planner.mistakes);
     }
+    let unchecked = unchecked(builder, &wiring);
+    if !unchecked.is_empty() {
+        return Ok(Planned::Waits(unchecked));
+    }
+    Ok(Planned::Ready(fit(builder, wiring, &schemas, &needs)))
+}
+
+/// Gives each component the columns it needs.
+fn fit(
+    builder: &Builder,
+    wiring: Wiring,
+    schemas: &HashMap<Port, SchemaRef>,
+    needs: &Needs,
+) -> Plan {
     let offsets = builder.sinks.iter().any(|node| node.sink.commit_when() == Commit::Grouped);
     let read = |port: Port| needs.ports.get(&port).cloned().unwrap_or_default();
-    let sources = (0..builder.sources.len()).map(|index| {
-        let port = Port::Source(index);
-        projected(&schemas[&port], &read(port), offsets)
-    });
-    let transforms = needs.transforms.iter().enumerate().map(|(index, names)| {
-        let input = wiring.transforms[index].first().and_then(|port| schemas.get(port));
-        input.map_or_else(|| Arc::new(Schema::empty()), |input| projected(input, names, offsets))
-    });
-    let sinks = needs.sinks.iter().enumerate().map(|(index, names)| {
-        let input = wiring.sinks[index].first().and_then(|port| schemas.get(port));
-        input.map_or_else(|| Arc::new(Schema::empty()), |input| projected(input, names, false))
-    });
-    let (sources, transforms, sinks): (_, Vec<SchemaRef>, _) =
-        (sources.collect(), transforms.collect(), sinks.collect());
+    let given = |port: Option<&Port>, names: &BTreeSet<String>, offsets: bool| {
+        let all = port.and_then(|port| schemas.get(port));
+        all.map_or_else(|| Arc::new(Schema::empty()), |all| projected(all, names, offsets))
+    };
+    let sources = (0..builder.sources.len())
+        .map(Port::Source)
+        .map(|port| given(Some(&port), &read(port), offsets))
+        .collect();
+    let transforms = needs.transforms.iter().zip(&wiring.transforms);
+    let transforms: Vec<SchemaRef> =
+        transforms.map(|(names, ports)| given(ports.first(), names, offsets)).collect();
+    let sinks = needs.sinks.iter().zip(&wiring.sinks);
+    let sinks = sinks.map(|(names, ports)| given(ports.first(), names, false)).collect();
     let all = 0..builder.sources.len();
     let (required, severity_min) = all
         .map(|source| {
@@ -70,7 +103,32 @@ pub(crate) fn plan(builder: &Builder) -> Result<Plan, Vec<GraphMistake>> {
             (required, severity_min(builder, &transforms, source, &readers))
         })
         .unzip();
-    Ok(Plan { offsets, sources, required, severity_min, transforms, sinks, wiring })
+    Plan { offsets, sources, required, severity_min, transforms, sinks, wiring }
+}
+
+/// The sources whose columns are not known, each with all that it feeds.
+fn unchecked(builder: &Builder, wiring: &Wiring) -> Vec<Unchecked> {
+    let sources = builder.sources.iter().enumerate();
+    let unknown = sources.filter(|(_, node)| node.source.schema().is_none());
+    unknown
+        .map(|(source, node)| {
+            let mut fed = HashSet::from([Port::Source(source)]);
+            let feeds = |fed: &HashSet<Port>, ports: &[Port]| ports.iter().any(|p| fed.contains(p));
+            for &index in &wiring.order {
+                if feeds(&fed, &wiring.transforms[index]) {
+                    fed.extend([Port::Transform(index), Port::Rejects(index)]);
+                }
+            }
+            let transforms = builder.transforms.iter().zip(&wiring.transforms);
+            let transforms = transforms.filter(|(_, ports)| feeds(&fed, ports));
+            let transforms = transforms.map(|(node, _)| (Role::Transform, Arc::clone(&node.name)));
+            let sinks = builder.sinks.iter().zip(&wiring.sinks);
+            let sinks = sinks.filter(|(_, ports)| feeds(&fed, ports));
+            let sinks = sinks.map(|(node, _)| (Role::Sink, Arc::clone(&node.name)));
+            let components = transforms.chain(sinks).collect();
+            Unchecked { source: Arc::clone(&node.name), components }
+        })
+        .collect()
 }
 
 /// The transforms that read a source; `None` where a sink reads it as well, or someone the rejects
@@ -193,12 +251,12 @@ impl Planner<'_> {
         self.mistakes.push(GraphMistake { component, input: None, mistake });
     }
 
-    /// The full columns of every output, hidden ones left out. What can't be known for a mistake
-    /// upstream is left out, and not complained about again.
+    /// The full columns of every output, hidden ones left out. What can't be known, for a mistake
+    /// upstream or a source that has not connected, is left out, and not complained about.
     fn schemas(&mut self) -> HashMap<Port, SchemaRef> {
         let mut schemas = HashMap::new();
         for (index, node) in self.builder.sources.iter().enumerate() {
-            schemas.insert(Port::Source(index), node.source.schema());
+            schemas.extend(node.source.schema().map(|schema| (Port::Source(index), schema)));
         }
         for &index in &self.wiring.order {
             let node = &self.builder.transforms[index];
@@ -219,7 +277,8 @@ impl Planner<'_> {
         schemas
     }
 
-    /// The columns that all of a component's inputs have.
+    /// The columns that all of a component's inputs have, where they are known. Those that are known
+    /// must go together all the same.
     fn input(
         &mut self,
         role: Role,
@@ -227,10 +286,10 @@ impl Planner<'_> {
         ports: &[Port],
         schemas: &HashMap<Port, SchemaRef>,
     ) -> Option<SchemaRef> {
-        let mut known = ports.iter().map(|port| schemas.get(port));
-        let first = known.next()??;
-        for (index, schema) in known.enumerate() {
-            let schema = schema?;
+        let known = ports.iter().enumerate();
+        let mut known = known.filter_map(|(index, port)| Some((index, schemas.get(port)?)));
+        let (_, first) = known.next()?;
+        for (index, schema) in known {
             if schema.fields() != first.fields() {
                 let columns = |schema: &SchemaRef| {
                     let columns = schema.fields().iter();
@@ -245,11 +304,11 @@ impl Planner<'_> {
                 let help = "bring them to the same columns with an sql transform each";
                 let component = Some((role, Arc::clone(name)));
                 let mistake = said.help(help);
-                self.mistakes.push(GraphMistake { component, input: Some(index + 1), mistake });
+                self.mistakes.push(GraphMistake { component, input: Some(index), mistake });
                 return None;
             }
         }
-        Some(Arc::clone(first))
+        ports.iter().all(|port| schemas.contains_key(port)).then(|| Arc::clone(first))
     }
 
     /// From the sinks upstream: what is read of each output.

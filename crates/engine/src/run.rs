@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_flow::{Backoff, ByteBudget};
-use tidegate_model::{Error, ErrorKind, Result};
+use tidegate_model::{Error, ErrorKind, ExpectedRows, Result};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -52,12 +52,15 @@ impl Default for RunOptions {
 }
 
 impl Pipeline {
-    /// Opens the store, locks it, and starts. Components open in their own time: one that can't at
-    /// first is tried again while the others go on.
+    /// Opens the store, locks it, lets sources learn their columns, and starts. Components open in
+    /// their own time: one that can't at first is tried again while the others go on.
+    ///
+    /// Dropping the future gives up: nothing was read then, and the store is free again.
     ///
     /// # Errors
     ///
-    /// Where the store can't be had.
+    /// Where the store can't be had, or a source can't learn its columns; and `Invalid` where the
+    /// pipeline does not fit these columns, each mistake in a line of its own.
     pub async fn start(self, options: RunOptions) -> Result<Running> {
         let store = match options.store.clone() {
             Some(store) => store,
@@ -67,7 +70,8 @@ impl Pipeline {
                 opened.map_err(|error| Error::fatal("can't open the store").because(error))??
             }
         };
-        Starter::new(self, options, store).start().await
+        let (builder, plan) = self.prepare().await?;
+        Starter::new(builder, plan, options, store).start().await
     }
 }
 
@@ -159,9 +163,19 @@ impl Shared {
             elapsed,
             budget: self.budget.usage(),
             bytes_expected: known.then(|| expected.sum()),
+            rows_expected: self.rows_expected(),
             components: sources.chain(transforms).chain(sinks).collect(),
             edges: self.edges.iter().map(NamedEdge::read).collect(),
         }
+    }
+
+    fn rows_expected(&self) -> Option<ExpectedRows> {
+        let all = ExpectedRows { rows: 0, is_exact: true };
+        self.sources.iter().map(|gauge| gauge.expected.rows()).try_fold(all, |all, rows| {
+            let ExpectedRows { rows, is_exact } = rows?;
+            let rows = all.rows.saturating_add(rows);
+            Some(ExpectedRows { rows, is_exact: all.is_exact && is_exact })
+        })
     }
 
     fn unacked(&self) -> u64 {

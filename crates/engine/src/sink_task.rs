@@ -22,9 +22,8 @@ use crate::graph::{Role, place};
 
 /// What was written is committed this long after the first of it, at the latest.
 const COMMIT_AGE: Duration = Duration::from_millis(200);
-/// … or once so many bytes are written, …
-const COMMIT_BYTES: usize = 64 * 1024 * 1024;
-/// … or so many batches: fewer than a source may have open.
+/// … or once as many bytes are written as the sink says, or so many batches: fewer than a source may
+/// have open.
 const COMMIT_BATCHES: usize = crate::ledger::OPEN_MAX / 4;
 
 /// A sink and what feeds it.
@@ -68,8 +67,9 @@ impl SinkTask {
         let batches = batches.meter();
         gauge.set_meter(batches.handle());
         let (written, gathered) = (Uncommitted::default(), Gathered::new(sink.gather()));
-        let ends = BTreeMap::new();
-        let mut writer = Writer { sink, ways, ends, gathered, written, gauge, backoff };
+        let (ends, commit_bytes_max) = (BTreeMap::new(), sink.commit_bytes_max());
+        let mut writer =
+            Writer { sink, ways, ends, gathered, written, commit_bytes_max, gauge, backoff };
         let done = async {
             writer.open(context).await?;
             let mut batches = pin!(batches);
@@ -132,6 +132,7 @@ struct Writer {
     ends: BTreeMap<(usize, Partition), u64>,
     gathered: Gathered,
     written: Uncommitted,
+    commit_bytes_max: usize,
     gauge: Arc<Gauge>,
     backoff: Backoff,
 }
@@ -197,7 +198,8 @@ impl Writer {
             self.written.bytes += bytes;
         }
         self.written.since.get_or_insert_with(Instant::now);
-        let full = self.written.bytes >= COMMIT_BYTES || self.written.acks.len() >= COMMIT_BATCHES;
+        let full = self.written.bytes >= self.commit_bytes_max
+            || self.written.acks.len() >= COMMIT_BATCHES;
         if full || self.sink.commit_when() == Commit::EachWrite {
             self.commit().await?;
         }

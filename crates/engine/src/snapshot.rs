@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_flow::Usage;
+use tidegate_model::ExpectedRows;
 
 use crate::graph::Role;
 
@@ -16,6 +17,8 @@ pub struct Snapshot {
     pub budget: Usage,
     /// The bytes there are to read, where every source knows.
     pub bytes_expected: Option<u64>,
+    /// The rows there are to read, where every source knows or has an estimate; exact where all are.
+    pub rows_expected: Option<ExpectedRows>,
     /// All components: sources, transforms, sinks, in the order of the configuration.
     pub components: Vec<Reading>,
     /// The queues in front of sinks.

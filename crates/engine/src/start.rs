@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::checkpoint::Checkpoints;
 use crate::edge::{EdgeReceiver, EdgeSender, edge};
 use crate::gauges::{Gauge, NamedEdge};
-use crate::graph::{Pipeline, Role, place};
+use crate::graph::{Builder, Role, place};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::route::{EdgePlan, Route, Router, StageCounts};
@@ -24,7 +24,8 @@ use crate::store::Store;
 
 /// Makes the tasks of a pipeline.
 pub(crate) struct Starter {
-    pipeline: Pipeline,
+    builder: Builder,
+    plan: Plan,
     options: RunOptions,
     store: Store,
     budget: ByteBudget,
@@ -44,16 +45,16 @@ struct Gauges {
 }
 
 impl Starter {
-    pub(crate) fn new(pipeline: Pipeline, options: RunOptions, store: Store) -> Self {
-        let budget = ByteBudget::new(pipeline.builder.memory);
-        let inlets = pipeline.builder.sinks.iter().map(|_| Vec::new()).collect();
+    pub(crate) fn new(builder: Builder, plan: Plan, options: RunOptions, store: Store) -> Self {
+        let budget = ByteBudget::new(builder.memory);
+        let inlets = builder.sinks.iter().map(|_| Vec::new()).collect();
         let (settled, failed) = (Arc::default(), Arc::default());
         let (began, edges) = (Instant::now(), Vec::new());
-        Self { pipeline, options, store, budget, began, settled, failed, inlets, edges }
+        Self { builder, plan, options, store, budget, began, settled, failed, inlets, edges }
     }
 
     pub(crate) async fn start(mut self) -> Result<Running> {
-        let builder = &self.pipeline.builder;
+        let builder = &self.builder;
         let gauges = Gauges {
             sources: Vec::from_iter(
                 builder.sources.iter().map(|node| Gauge::new(Role::Source, &node.name)),
@@ -90,8 +91,8 @@ impl Starter {
             backoff: self.options.backoff,
         };
         checkpoints.spawn(commits.run(last));
-        let transforms = &self.pipeline.builder.transforms;
-        let transforms = transforms.iter().map(|node| Arc::clone(&node.name));
+        let transforms = self.builder.transforms.iter();
+        let transforms = transforms.map(|node| Arc::clone(&node.name));
         let shared = Shared {
             phase,
             began: self.began,
@@ -110,15 +111,15 @@ impl Starter {
             failed: self.failed,
             checkpoints,
             last_commit,
-            shutdown_timeout: self.pipeline.builder.shutdown_timeout,
+            shutdown_timeout: self.builder.shutdown_timeout,
             resumed,
         })
     }
 
     /// The ways of all sources' rows, with both ends of every edge.
     fn paths(&mut self, gauges: &Gauges) -> Result<Vec<Path>> {
-        let Pipeline { builder, plan } = &self.pipeline;
-        let mut router = Router::new(builder, plan, &gauges.transforms);
+        let builder = &self.builder;
+        let mut router = Router::new(builder, &self.plan, &gauges.transforms);
         let routes: Result<Vec<Route>> =
             (0..builder.sources.len()).map(|source| router.route(source)).collect();
         let routes = routes?;
@@ -137,7 +138,7 @@ impl Starter {
     }
 
     fn edges(&mut self, source: usize, planned: &[EdgePlan], share: usize) -> Vec<EdgeSender> {
-        let builder = &self.pipeline.builder;
+        let builder = &self.builder;
         let node = &builder.sources[source];
         let mut senders = Vec::new();
         for EdgePlan { sink, input } in planned {
@@ -162,7 +163,7 @@ impl Starter {
     }
 
     fn holder(&self, source: usize) -> Result<Arc<BudgetHolder>> {
-        let node = &self.pipeline.builder.sources[source];
+        let node = &self.builder.sources[source];
         let holder = self.budget.holder(node.source.bytes_min());
         // Planning has checked that the minimums fit together.
         holder.map(Arc::new).map_err(|error| {
@@ -171,9 +172,7 @@ impl Starter {
     }
 
     fn sink_tasks(&mut self, gauges: &Gauges) -> Vec<SinkTask> {
-        let Pipeline { builder, plan } = &mut self.pipeline;
-        let Plan { sinks: columns, .. } = plan;
-        let nodes = std::mem::take(&mut builder.sinks).into_iter().zip(columns);
+        let nodes = std::mem::take(&mut self.builder.sinks).into_iter().zip(&self.plan.sinks);
         let inlets = std::mem::take(&mut self.inlets).into_iter().zip(&gauges.sinks);
         nodes
             .zip(inlets)
@@ -192,8 +191,8 @@ impl Starter {
     }
 
     async fn source_tasks(&mut self, paths: Vec<Path>, stop: &Stop) -> Result<Vec<SourceTask>> {
-        let nodes = std::mem::take(&mut self.pipeline.builder.sources);
-        let plan = &mut self.pipeline.plan;
+        let nodes = std::mem::take(&mut self.builder.sources);
+        let plan = &mut self.plan;
         let columns = std::mem::take(&mut plan.sources).into_iter();
         let wanted = std::mem::take(&mut plan.required).into_iter();
         let given = columns.zip(wanted.zip(std::mem::take(&mut plan.severity_min)));
@@ -213,7 +212,7 @@ impl Starter {
                 columns,
                 required,
                 severity_min,
-                offsets: self.pipeline.plan.offsets,
+                offsets: self.plan.offsets,
                 once: self.options.once,
                 batch_bytes_max: BATCH_BYTES_MAX,
                 batch_rows_max: BATCH_ROWS_MAX,

@@ -7,7 +7,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use futures_core::future::BoxFuture;
 use tidegate_engine::config::{CONFIG_BYTES_MAX, decode, load, parse};
-use tidegate_engine::{Overrides, Report};
+use tidegate_engine::{Overrides, Report, Role, Unchecked};
 use tidegate_model::{
     ByteSize, Commit, Delivered, Error, Mistake, Moment, Output, Registry, Result, Settings, Sink,
     SinkContext, SinkSpec, Source, SourceContext, SourceSpec, SourceStream, Spanned, Stage,
@@ -63,7 +63,7 @@ struct OutConfig {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-struct Lines(SchemaRef);
+struct Lines(Option<SchemaRef>);
 struct Keep(Spanned<String>);
 struct Out(Option<String>);
 
@@ -72,7 +72,7 @@ static LINES: SourceSpec = SourceSpec {
     example: "include = [\"/var/log/app/*.log\"]\ncodec = \"auto\"\nrows = 100\nfollow = true",
     build: |settings| {
         settings.parse::<LinesConfig>()?;
-        Ok(Box::new(Lines(log_schema())))
+        Ok(Box::new(Lines(Some(log_schema()))))
     },
 };
 
@@ -82,7 +82,16 @@ static NUMBERS: SourceSpec = SourceSpec {
     build: |settings| {
         settings.parse::<Nothing>()?;
         let number = Field::new("number", DataType::Int64, false);
-        Ok(Box::new(Lines(Arc::new(Schema::new(vec![number])))))
+        Ok(Box::new(Lines(Some(Arc::new(Schema::new(vec![number]))))))
+    },
+};
+
+static TABLE: SourceSpec = SourceSpec {
+    summary: "Reads a table, whose columns it does not know before.",
+    example: "",
+    build: |settings| {
+        settings.parse::<Nothing>()?;
+        Ok(Box::new(Lines(None)))
     },
 };
 
@@ -127,8 +136,8 @@ fn not_run<T>() -> Result<T> {
 }
 
 impl Source for Lines {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.0)
+    fn schema(&self) -> Option<SchemaRef> {
+        self.0.clone()
     }
 
     fn replayable(&self) -> bool {
@@ -256,6 +265,26 @@ fn what_is_right_is_not_complained_about() {
     let elsewhere = Overrides { memory: Some(2 << 20), data_dir: Some("here".into()) };
     let pipeline = load("a", GOOD, &registry(), &env, &elsewhere).unwrap();
     assert_eq!((pipeline.memory(), pipeline.data_dir().to_str()), (2 << 20, Some("here")));
+}
+
+#[test]
+fn what_waits_for_a_tables_columns_is_named_and_the_rest_is_checked() {
+    let text = "[sources.users]\ntype = 'table'\n[sources.app]\ntype = 'lines'\ninclude = ['a']\n\
+                [transforms.names]\ntype = 'keep'\ninputs = ['users']\ncolumn = 'name'\n\
+                [transforms.lines]\ntype = 'keep'\ninputs = ['app']\ncolumn = 'COLUMN'\n\
+                [sinks.out]\ntype = 'nowhere'\ninputs = ['names']\n\
+                [sinks.all]\ntype = 'nowhere'\ninputs = ['lines']\n";
+    let good = text.replace("COLUMN", "message");
+    let mut registry = registry();
+    registry.sources.push(("table", &TABLE));
+    let load = |text: &str| load("a", text, &registry, &env, &Overrides::default());
+    let pipeline = load(&good).unwrap();
+    let [unchecked] = pipeline.unchecked() else { panic!("one source is unknown") };
+    let components = vec![(Role::Transform, "names".into()), (Role::Sink, "out".into())];
+    assert_eq!(*unchecked, Unchecked { source: "users".into(), components });
+    let said = load(&text.replace("COLUMN", "massage")).err().unwrap();
+    assert_eq!(said.found().len(), 1, "{said}");
+    assert!(said.to_string().contains("there is no column `massage`"), "{said}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub use schema::{METADATA_ENTRY, log_schema};
 pub use settings::{Mistake, Settings, Spanned};
 pub use severity::severity_of;
 pub use sink::{Commit, Delivered, Gather, Records, Sink, SinkContext, Written};
-pub use source::{Expected, Source, SourceContext, SourceStream};
+pub use source::{Expected, ExpectedRows, Source, SourceContext, SourceStream};
 pub use spec::{Registry, SinkSpec, SourceSpec, TransformSpec};
 pub use tidegate_flow::{BudgetHolder, Permit};
 pub use transform::{Moment, Output, Rejects, Stage, Transform};

@@ -26,6 +26,12 @@ pub trait Sink: Send {
     /// When what was written becomes durable.
     fn commit_when(&self) -> Commit;
 
+    /// After how many written bytes they are committed, where the sink [groups](Commit::Grouped)
+    /// its writes: for one that holds them in memory until then. It is asked once, before it opens.
+    fn commit_bytes_max(&self) -> usize {
+        64 << 20
+    }
+
     /// How far small batches are joined before a write.
     fn gather(&self) -> Gather {
         Gather::default()

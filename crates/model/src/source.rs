@@ -23,8 +23,21 @@ pub type SourceStream = BoxStream<'static, Result<SourceBatch>>;
 /// (`Bytes::from_owner`). It does not detach tasks, retry, log each record or count: the engine does.
 /// Dropping the stream stops it; what it had not given is read again next time.
 pub trait Source: Send {
-    /// The columns its rows have, before anything is opened.
-    fn schema(&self) -> SchemaRef;
+    /// The columns its rows have; `None` as long as only the other side knows them. Once they are
+    /// known they stay the same.
+    fn schema(&self) -> Option<SchemaRef>;
+
+    /// Learns what only the other side knows: after it [`schema`](Source::schema) is known. A run
+    /// calls it once, before the pipeline is planned and anything is opened; `check` never does.
+    /// It bounds its own time. It may be dropped half-way, and then nothing else is called.
+    ///
+    /// # Errors
+    ///
+    /// Each ends the run at once, whatever its kind: nothing goes on yet that could wait for a
+    /// second try.
+    fn prepare(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Whether it can go on from a position: what is lost in flight is read again. Without that, a
     /// crash loses what was in flight, and documentation says so.
@@ -101,19 +114,68 @@ pub struct SourceContext {
     pub expected: Expected,
 }
 
-/// How many bytes there are to read in all, as far as the source knows: for progress, never for
-/// correctness. 0 is unknown.
+/// How much there is to read in all, as far as the source knows, in bytes, in rows or in both: for
+/// progress, never for correctness.
 #[derive(Clone, Debug, Default)]
-pub struct Expected(Arc<AtomicU64>);
+pub struct Expected(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    // 0 is unknown.
+    bytes: AtomicU64,
+    // 0 is unknown; else twice the rows and 2 more, and 1 more where that is exact.
+    rows: AtomicU64,
+}
+
+/// A number of rows that are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectedRows {
+    /// How many.
+    pub rows: u64,
+    /// Whether they were counted, rather than estimated.
+    pub is_exact: bool,
+}
 
 impl Expected {
-    /// Says how much there is, what is read already included.
+    /// Says how many bytes there are, what is read already included. 0 is unknown.
     pub fn set(&self, bytes: u64) {
-        self.0.store(bytes, Ordering::Relaxed);
+        self.0.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// What was said last.
+    /// The bytes that were said last.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Says how many rows there are, those read already included; and whether they were counted,
+    /// rather than estimated.
+    pub fn set_rows(&self, rows: u64, is_exact: bool) {
+        let said = rows.min(u64::MAX / 2 - 1) * 2 + 2 + u64::from(is_exact);
+        self.0.rows.store(said, Ordering::Relaxed);
+    }
+
+    /// The rows that were said last, if any were.
+    pub fn rows(&self) -> Option<ExpectedRows> {
+        let said = self.0.rows.load(Ordering::Relaxed);
+        let rows = (said / 2).checked_sub(1)?;
+        Some(ExpectedRows { rows, is_exact: said % 2 == 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_unknown_until_they_are_said() {
+        let expected = Expected::default();
+        assert_eq!((expected.rows(), expected.get()), (None, 0));
+        for (rows, is_exact) in [(0, true), (0, false), (10_000_000, false), (7, true)] {
+            expected.clone().set_rows(rows, is_exact);
+            assert_eq!(expected.rows(), Some(ExpectedRows { rows, is_exact }));
+        }
+        expected.set_rows(u64::MAX, true);
+        assert!(expected.rows().is_some_and(|rows| rows.rows > u64::MAX / 4 && rows.is_exact));
+        assert_eq!(expected.get(), 0, "bytes are another matter");
     }
 }

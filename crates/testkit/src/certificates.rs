@@ -66,6 +66,15 @@ impl Authority {
         self.sign(name, params)
     }
 
+    /// One for another host only.
+    ///
+    /// # Panics
+    ///
+    /// As [`issue`](Self::issue), and where the host is no name.
+    pub fn issue_for(&self, name: &str, host: &str) -> Issued {
+        self.sign(name, params_for(name, vec![host.to_owned()]))
+    }
+
     fn sign(&self, name: &str, mut params: CertificateParams) -> Issued {
         use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
         params.extended_key_usages = vec![ServerAuth, ClientAuth];
@@ -83,8 +92,11 @@ impl Authority {
 }
 
 fn params(name: &str) -> CertificateParams {
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-    let params = CertificateParams::new(names);
+    params_for(name, ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec())
+}
+
+fn params_for(name: &str, hosts: Vec<String>) -> CertificateParams {
+    let params = CertificateParams::new(hosts);
     let mut params = params.unwrap_or_else(|error| panic!("no names: {error}"));
     params.distinguished_name.push(DnType::CommonName, name);
     params

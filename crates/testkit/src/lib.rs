@@ -23,6 +23,12 @@ pub mod certificates;
 /// Programs that nobody here wrote.
 pub mod peers;
 
+/// Rows as texts, of files that others read.
+pub mod rows;
+
+/// Real PostgreSQL servers.
+pub mod postgres;
+
 /// A browser with a page.
 pub mod browser;
 

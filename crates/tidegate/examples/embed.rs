@@ -20,8 +20,8 @@ impl AsRef<[u8]> for Held {
 }
 
 impl Source for Numbers {
-    fn schema(&self) -> SchemaRef {
-        Arc::new(Schema::new(vec![Field::new("number", DataType::UInt64, false)]))
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(Arc::new(Schema::new(vec![Field::new("number", DataType::UInt64, false)])))
     }
     fn replayable(&self) -> bool {
         true

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use tidegate::engine::{Overrides, Pipeline, Role};
+use tidegate::engine::{Overrides, Pipeline, Role, Unchecked};
 
 use crate::failed::Failed;
 use crate::load;
@@ -34,6 +34,9 @@ pub(crate) fn check(args: &Args, out: &mut impl Write) -> Result<(), Failed> {
         out,
         "not checked: whether files and folders are there and may be used; running it shows that"
     )?;
+    for unchecked in pipeline.unchecked() {
+        writeln!(out, "{}", not_checked(unchecked))?;
+    }
     for name in pipeline.not_replayable() {
         writeln!(
             out,
@@ -44,9 +47,35 @@ pub(crate) fn check(args: &Args, out: &mut impl Write) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Who is not checked for a source whose columns are not known, and what to do about it.
+fn not_checked(unchecked: &Unchecked) -> String {
+    let Unchecked { source, components } = unchecked;
+    let names = components.iter().map(|(role, name)| format!("{}.{name}", role.table()));
+    format!(
+        "not checked: {}, as the columns of sources.{source} are known only when it has connected; \
+         declare them there to have that checked too: schema = {{ id = \"int64\", … }}",
+        Vec::from_iter(names).join(", ")
+    )
+}
+
 fn count(pipeline: &Pipeline, role: Role, noun: &str) -> String {
     match pipeline.components().filter(|component| component.0 == role).count() {
         1 => format!("1 {noun}"),
         count => format!("{count} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_whose_columns_are_missing_and_who_depends_on_them() {
+        let components = vec![(Role::Transform, "adults".into()), (Role::Sink, "out".into())];
+        let said = not_checked(&Unchecked { source: "users".into(), components });
+        let expected = "not checked: transforms.adults, sinks.out, as the columns of sources.users \
+                        are known only when it has connected; declare them there to have that \
+                        checked too: schema = { id = \"int64\", … }";
+        assert_eq!(said, expected);
     }
 }

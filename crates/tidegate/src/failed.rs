@@ -21,6 +21,13 @@ impl Failed {
         Failed::Usage(said.to_string())
     }
 
+    /// Of a configuration that turns out to be wrong once something is opened, a line for each
+    /// mistake.
+    pub(crate) fn invalid(said: impl fmt::Display) -> Self {
+        let said = said.to_string();
+        Failed::Usage(Vec::from_iter(said.lines().map(|line| format!("error: {line}"))).join("\n"))
+    }
+
     /// Of the data.
     pub(crate) fn data(said: impl fmt::Display) -> Self {
         Failed::Data(said.to_string())

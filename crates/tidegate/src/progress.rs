@@ -155,6 +155,7 @@ mod tests {
             elapsed: Duration::from_secs(seconds),
             budget: Usage { capacity: 256 << 20, used: 3 << 19, peak: 0, reserved: 0, waiting: 0 },
             bytes_expected: None,
+            rows_expected: None,
             components: vec![source, transform, reading(Role::Sink, "out", rows / 2, busy)],
             edges: vec![edge],
         }

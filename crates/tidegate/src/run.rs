@@ -51,9 +51,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let overrides = Overrides { memory: args.memory, data_dir: args.data_dir.clone() };
     let pipeline = load::pipeline(&args.file, &overrides)?;
     let data_on_stdout = pipeline.targets().any(|target| target == "standard output");
-    let signals = session::Signals::listen()?;
+    let mut signals = session::Signals::listen()?;
     let options = RunOptions { once: args.once, ..RunOptions::default() };
-    let running = pipeline.start(options).await.map_err(Failed::data)?;
+    let Some(running) = session::start(pipeline, options, &mut signals).await? else {
+        if !args.quiet {
+            screen.print(b"stopped before it had begun to read\n");
+        }
+        return Ok(());
+    };
     if !args.quiet {
         screen.show_status(Status::suiting(data_on_stdout));
     }

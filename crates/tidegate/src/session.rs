@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::time::Duration;
 
-use tidegate::engine::{Failure, Running, Snapshot, Summary};
+use tidegate::engine::{Failure, Pipeline, RunOptions, Running, Snapshot, Summary};
+use tidegate::model::ErrorKind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -54,6 +55,23 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// Starts a pipeline; `None` where a signal came before all its sources knew their columns. Nothing
+/// was read then.
+pub(crate) async fn start(
+    pipeline: Pipeline,
+    options: RunOptions,
+    signals: &mut Signals,
+) -> Result<Option<Running>, Failed> {
+    tokio::select! {
+        started = pipeline.start(options) => match started {
+            Ok(running) => Ok(Some(running)),
+            Err(error) if error.kind() == ErrorKind::Invalid => Err(Failed::invalid(error)),
+            Err(error) => Err(Failed::data(error)),
+        },
+        () = signals.next() => Ok(None),
     }
 }
 

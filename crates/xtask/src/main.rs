@@ -30,6 +30,7 @@ Commands:
   test            Fetch what the tests need and run all of them: unit, integration, examples,
                   documentation, models of concurrency, Miri, a sanitizer, fuzz targets, and a
                   short run of the benchmarks
+  fetch           Fetch what the tests need, so that each can be run alone
   bench [FILTER]  Run the benchmarks; without a filter, keep the result in benches/runs/
   licences        Check that every dependency's licence fits ours
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["test"] => test::run(),
+        ["fetch"] => peers::fetch(),
         ["bench"] => bench::run(None),
         ["bench", filter] if !filter.starts_with('-') => bench::run(Some(filter)),
         ["licences"] => licences::run(),

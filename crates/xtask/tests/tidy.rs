@@ -180,10 +180,11 @@ fn direction(file: &File) -> Vec<String> {
     let may_use: &[&str] = match name {
         "flow" | "testkit" | "xtask" => &[],
         "model" | "net" => &["flow"],
-        "components" => &["flow", "model", "net"],
+        "db" => &["flow", "net"],
+        "components" => &["flow", "model", "net", "db"],
         "engine" => &["flow", "model"],
         "sql" => &["model"],
-        _ => &["flow", "model", "net", "components", "engine", "sql"],
+        _ => &["flow", "model", "net", "db", "components", "engine", "sql"],
     };
     let advice = "that direction is closed, see ARCHITECTURE.md";
     lines(file, advice, |line| {

@@ -253,8 +253,8 @@ struct FileSource {
 }
 
 impl Source for FileSource {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

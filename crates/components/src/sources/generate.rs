@@ -104,8 +104,8 @@ struct GenerateSource {
 }
 
 impl Source for GenerateSource {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

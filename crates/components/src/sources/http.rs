@@ -190,8 +190,8 @@ struct HttpSource {
 }
 
 impl Source for HttpSource {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

@@ -239,8 +239,8 @@ struct SocketSource {
 }
 
 impl Source for SocketSource {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

@@ -161,8 +161,8 @@ struct SseSource {
 }
 
 impl Source for SseSource {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

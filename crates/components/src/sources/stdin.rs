@@ -74,8 +74,8 @@ struct StdinSource {
 }
 
 impl Source for StdinSource {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

@@ -186,8 +186,8 @@ fn never_run<T>() -> ModelResult<T> {
 }
 
 impl Source for StandIn {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

@@ -170,6 +170,27 @@ async fn a_stalled_sink_that_may_lose_rows_holds_nobody_up() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sink_says_after_how_many_bytes_it_commits() {
+    // Ten rows of two numbers each, one by one, and all of it within one commit's time.
+    let batch = 10 * 2 * 8;
+    for (commit_bytes_max, expected) in [
+        (usize::MAX, vec![500]),
+        (batch * 20, vec![200, 400, 500]),
+        (batch * 20 + 1, vec![210, 420, 500]),
+        (1, Vec::from_iter((1..=50).map(|batches| batches * 10))),
+    ] {
+        let sink = Told { commit_bytes_max, ..Told::to(Does::Write) };
+        let numbers = Numbers { pace: Duration::from_millis(1), ..Numbers::new(50, 10) };
+        let builder = Pipeline::builder().source("numbers", Box::new(numbers) as Box<_>);
+        let boxed = Box::new(sink.clone()) as Box<_>;
+        let builder = builder.sink("out", &["numbers"], SinkOptions::default(), boxed);
+        run(builder.build().unwrap(), &Store::in_memory().unwrap()).await.unwrap();
+        let commits = sink.commits.lock().unwrap().clone();
+        assert_eq!(commits, expected);
+    }
+}
+
 #[tokio::test]
 async fn a_data_dir_is_for_one_process() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ mod gather;
 mod graphs;
 mod lifecycle;
 mod parts;
+mod prepare;
 mod required;
 mod sim;
 mod told;

@@ -56,8 +56,8 @@ impl Numbers {
 }
 
 impl Source for Numbers {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(Arc::clone(&self.schema))
     }
 
     fn replayable(&self) -> bool {
@@ -136,12 +136,16 @@ pub(crate) struct Told {
     pub(crate) rows: Arc<Mutex<Vec<u64>>>,
     pub(crate) columns: Arc<Mutex<Option<SchemaRef>>>,
     pub(crate) to: Option<String>,
+    pub(crate) commit_bytes_max: usize,
+    /// How many rows it had at each commit.
+    pub(crate) commits: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Told {
     pub(crate) fn to(does: Does) -> Self {
-        let (rows, columns) = Default::default();
-        Self { does, wants: vec!["a"], rows, columns, to: None }
+        let (rows, columns, commits) = Default::default();
+        let (wants, to, commit_bytes_max) = (vec!["a"], None, usize::MAX);
+        Self { does, wants, rows, columns, to, commit_bytes_max, commits }
     }
 }
 
@@ -154,6 +158,10 @@ impl Sink for Told {
 
     fn commit_when(&self) -> Commit {
         Commit::Grouped
+    }
+
+    fn commit_bytes_max(&self) -> usize {
+        self.commit_bytes_max
     }
 
     fn target(&self) -> Option<String> {
@@ -181,6 +189,7 @@ impl Sink for Told {
     }
 
     fn commit<'a>(&'a mut self, _: &'a [Delivered]) -> BoxFuture<'a, Result<()>> {
+        self.commits.lock().unwrap().push(self.rows.lock().unwrap().len());
         Box::pin(async { Ok(()) })
     }
 }

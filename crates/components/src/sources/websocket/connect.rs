@@ -97,8 +97,8 @@ struct ConnectSource {
 type Leaving = Mutex<Option<Socket>>;
 
 impl Source for ConnectSource {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

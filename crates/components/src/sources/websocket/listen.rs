@@ -127,8 +127,8 @@ impl ListenSource {
 }
 
 impl Source for ListenSource {
-    fn schema(&self) -> SchemaRef {
-        log_schema()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(log_schema())
     }
 
     fn replayable(&self) -> bool {

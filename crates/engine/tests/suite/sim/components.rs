@@ -103,8 +103,8 @@ struct Reading {
 }
 
 impl Source for SimSource {
-    fn schema(&self) -> SchemaRef {
-        columns()
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(columns())
     }
 
     fn replayable(&self) -> bool {
