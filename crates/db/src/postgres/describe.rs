@@ -139,6 +139,11 @@ impl Looker<'_> {
             columns: columns.collect(),
             key: Vec::new(),
         };
+        if let Some(filter) = &pages.filter {
+            // By itself, lest it close the parentheses that it is put into.
+            let alone = format!("SELECT FROM (\n{}\n) AS tidegate_base WHERE {filter}", pages.base);
+            self.connection.describe(&alone).await?;
+        }
         let planned = self.plan(&pages.all(), is_table).await?;
         self.check_stable(&planned).await?;
         let indices = self.indices(&fields, &planned).await?;
