@@ -13,6 +13,9 @@ mod clock;
 #[allow(dead_code, reason = "components that use it all follow")]
 mod network;
 
+/// What sources of databases have in common.
+mod database;
+
 /// Settings of WebSockets.
 mod websocket;
 
