@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::blocking::blocking;
-use crate::codecs::encode::Encoder;
+use crate::codecs::encode::Format;
 
 /// So long a thread waits for room, before the task is asked whether it is still wanted.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -33,6 +33,8 @@ pub(crate) struct Outlet {
     buffer: Vec<u8>,
     /// Whether an error cut a line in two.
     torn: bool,
+    /// What goes before the first row.
+    head: Vec<u8>,
 }
 
 impl Outlet {
@@ -40,7 +42,18 @@ impl Outlet {
     pub(crate) fn new(file: File, nonblocking: bool) -> Result<Self> {
         let whole = nonblocking || file.metadata()?.is_file();
         let bytes_max = if whole { usize::MAX } else { PIPE_BUF };
-        Ok(Self { file: Arc::new(file), bytes_max, buffer: Vec::new(), torn: false })
+        Ok(Self {
+            file: Arc::new(file),
+            bytes_max,
+            buffer: Vec::new(),
+            torn: false,
+            head: Vec::new(),
+        })
+    }
+
+    /// Has something go before the first row.
+    pub(crate) fn begin(self, head: &[u8]) -> Self {
+        Self { head: head.to_vec(), ..self }
     }
 
     /// Writes rows, however long that takes; `failed` says what to make of an error. Where one cut
@@ -50,7 +63,7 @@ impl Outlet {
     /// [`PATIENCE`].
     pub(crate) async fn write_rows(
         &mut self,
-        encoder: &Encoder,
+        format: &Format,
         rows: &RecordBatch,
         failed: impl Fn(Error) -> tidegate_model::Error,
     ) -> tidegate_model::Result<()> {
@@ -61,7 +74,8 @@ impl Outlet {
             if std::mem::take(&mut self.torn) {
                 self.buffer.push(b'\n');
             }
-            row = (encoder.encode)(rows, row, &mut self.buffer, BUFFER_BYTES)?;
+            self.buffer.append(&mut self.head);
+            row = format.encode(rows, row, &mut self.buffer, BUFFER_BYTES)?;
             self.write_buffer(&failed).await?;
         }
         Ok(())
@@ -142,10 +156,10 @@ mod tests {
             Outlet::new(File::from(std::os::fd::OwnedFd::from(writer)), false).unwrap();
         let lines: ArrayRef = Arc::new(StringViewArray::from(vec!["whole"]));
         let rows = RecordBatch::try_from_iter([("message", lines)]).unwrap();
-        let encoder = Encoder::named(None).unwrap();
+        let format = Format::new(None, None).unwrap();
         for torn in [false, true, false] {
             outlet.torn = torn;
-            let written = outlet.write_rows(encoder, &rows, |error| panic!("{error}")).await;
+            let written = outlet.write_rows(&format, &rows, |error| panic!("{error}")).await;
             written.unwrap();
         }
         drop(outlet);

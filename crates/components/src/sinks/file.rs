@@ -35,13 +35,15 @@ use tidegate_model::{
 
 use self::disk::{Disk, open_flags, record_key};
 use crate::blocking::blocking;
-use crate::codecs::encode::Encoder;
+use crate::codecs::encode::{Format, csv};
 use crate::outlet::{Outlet, is_outlet};
 
 /// See the module.
 pub const SPEC: SinkSpec = SinkSpec {
     summary: "writes rows to a file, each once, whatever happens",
-    example: "path = \"errors.ndjson\"\ncodec = \"ndjson\" # or \"text\", the default",
+    example: r#"path = "errors.ndjson"
+codec = "ndjson" # or "csv", or "text", the default
+# csv = { header = true, delimiter = ",", quote = '"', null = "" }"#,
     build,
 };
 
@@ -56,8 +58,10 @@ const READER_WAIT: Duration = Duration::from_millis(50);
 struct Config {
     /// The file; its folder must exist.
     path: Spanned<String>,
-    /// How rows are written: `text` (the default) or `ndjson`.
+    /// How rows are written: `text` (the default), `ndjson` or `csv`.
     codec: Option<Spanned<String>>,
+    /// What only CSV has.
+    csv: Option<Spanned<csv::Options>>,
 }
 
 fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
@@ -67,13 +71,16 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
         return Err(Mistake::at(config.path.span(), format!("path: {path:?} names no file"))
             .help("name the file to write, such as \"out.log\""));
     }
-    let encoder = Encoder::named(config.codec.as_ref())?;
-    Ok(Box::new(FileSink { path: PathBuf::from(path), encoder, state: State::Closed }))
+    let format = Format::new(config.codec.as_ref(), config.csv.as_ref())?;
+    let path = PathBuf::from(path);
+    Ok(Box::new(FileSink { path, format, head: Vec::new(), state: State::Closed }))
 }
 
 struct FileSink {
     path: PathBuf,
-    encoder: &'static Encoder,
+    format: Format,
+    // What a file begins with, once it is known.
+    head: Vec<u8>,
     state: State,
 }
 
@@ -90,11 +97,17 @@ impl FileSink {
         if let State::Disk(_) = self.state {
             return self.on_disk(|disk| disk.open_again().and_then(|()| disk.delivered())).await;
         }
+        self.head = self.format.head(&context.columns);
         let (_, opened) = blocking((self.path.clone(), context.records), |(path, records)| {
             open(path, Arc::clone(records))
         })
         .await?;
         self.state = opened?;
+        match &mut self.state {
+            State::Disk(disk) if disk.is_empty() => disk.pending.extend_from_slice(&self.head),
+            State::Outlet(outlet) => *outlet = outlet.take().map(|outlet| outlet.begin(&self.head)),
+            State::Disk(_) | State::Closed => {}
+        }
         match self.state {
             State::Disk(_) => self.on_disk(|disk| disk.delivered()).await,
             _ => Ok(Vec::new()),
@@ -121,7 +134,7 @@ impl FileSink {
         loop {
             let State::Disk(disk) = &mut self.state else { return Err(closed()) };
             disk.begin_line();
-            row = (self.encoder.encode)(rows, row, &mut disk.pending, BUFFER_BYTES)?;
+            row = self.format.encode(rows, row, &mut disk.pending, BUFFER_BYTES)?;
             if disk.pending.len() < BUFFER_BYTES {
                 return Ok(());
             }
@@ -130,9 +143,9 @@ impl FileSink {
     }
 
     async fn write_outlet(&mut self, rows: &RecordBatch) -> Result<()> {
-        let (encoder, path) = (self.encoder, self.path.clone());
+        let (format, path) = (self.format.clone(), self.path.clone());
         let outlet = self.reader().await?;
-        let done = outlet.write_rows(encoder, rows, |error| failed("write", &path, error)).await;
+        let done = outlet.write_rows(&format, rows, |error| failed("write", &path, error)).await;
         if done.is_err() {
             self.state = State::Outlet(None);
         }
@@ -145,7 +158,7 @@ impl FileSink {
             let path = self.path.clone();
             match blocking(path, |path| open_outlet(path)).await?.1? {
                 None => tokio::time::sleep(READER_WAIT).await,
-                opened => self.state = State::Outlet(opened),
+                Some(outlet) => self.state = State::Outlet(Some(outlet.begin(&self.head))),
             }
         }
         match &mut self.state {
@@ -170,7 +183,7 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn columns(&self, input: &SchemaRef) -> Result<Vec<usize>, Mistake> {
-        (self.encoder.columns)(input)
+        self.format.columns(input)
     }
 
     fn commit_when(&self) -> Commit {
@@ -209,6 +222,17 @@ impl Sink for FileSink {
             }
             let delivered = delivered.to_vec();
             self.on_disk(move |disk| disk.commit(&delivered)).await
+        })
+    }
+
+    /// A file of no rows has a head all the same.
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let State::Disk(_) = self.state
+                && let Err(error) = self.on_disk(|disk| disk.commit(&[])).await
+            {
+                tracing::warn!("{error}");
+            }
         })
     }
 }

@@ -15,37 +15,42 @@ use tidegate_model::{
     Written,
 };
 
-use crate::codecs::encode::Encoder;
+use crate::codecs::encode::{Format, csv};
 use crate::outlet::Outlet;
 
 /// See the module.
 pub const SPEC: SinkSpec = SinkSpec {
     summary: "prints rows on standard output",
-    example: r#"codec = "ndjson" # or "text", the default"#,
+    example: r#"codec = "ndjson" # or "csv", or "text", the default
+# csv = { header = true, delimiter = ",", quote = '"', null = "" }"#,
     build,
 };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// How rows are written: `text` (the default) or `ndjson`.
+    /// How rows are written: `text` (the default), `ndjson` or `csv`.
     codec: Option<Spanned<String>>,
+    /// What only CSV has.
+    csv: Option<Spanned<csv::Options>>,
 }
 
 fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
     let config: Config = settings.parse()?;
-    let encoder = Encoder::named(config.codec.as_ref())?;
-    Ok(Box::new(StdoutSink { encoder, outlet: None }))
+    let format = Format::new(config.codec.as_ref(), config.csv.as_ref())?;
+    Ok(Box::new(StdoutSink { format, has_begun: false, outlet: None }))
 }
 
 struct StdoutSink {
-    encoder: &'static Encoder,
+    format: Format,
+    // Whether it has been open before.
+    has_begun: bool,
     outlet: Option<Outlet>,
 }
 
 impl Sink for StdoutSink {
     fn columns(&self, input: &SchemaRef) -> Result<Vec<usize>, Mistake> {
-        (self.encoder.columns)(input)
+        self.format.columns(input)
     }
 
     fn commit_when(&self) -> Commit {
@@ -56,12 +61,17 @@ impl Sink for StdoutSink {
         Some("standard output".to_owned())
     }
 
-    fn open(&mut self, _context: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
-        Box::pin(async {
+    fn open(&mut self, context: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
+        Box::pin(async move {
             let stdout = std::io::stdout().as_fd().try_clone_to_owned();
             let outlet = stdout.and_then(|stdout| Outlet::new(stdout.into(), false));
             let closed = |error| Error::fatal("can't use standard output").because(error);
-            self.outlet = Some(outlet.map_err(closed)?);
+            let head = match self.has_begun {
+                true => Vec::new(),
+                false => self.format.head(&context.columns),
+            };
+            self.outlet = Some(outlet.map_err(closed)?.begin(&head));
+            self.has_begun = true;
             Ok(Vec::new())
         })
     }
@@ -71,7 +81,7 @@ impl Sink for StdoutSink {
             let Some(outlet) = &mut self.outlet else {
                 return Err(Error::fatal("standard output is not open: open it before writing"));
             };
-            outlet.write_rows(self.encoder, rows, failed).await?;
+            outlet.write_rows(&self.format, rows, failed).await?;
             Ok(Written::default())
         })
     }

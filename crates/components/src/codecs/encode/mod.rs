@@ -8,7 +8,7 @@ use tidegate_model::{Mistake, Result, Spanned};
 
 register! {
     /// By the name that a configuration's `codec` gives them.
-    ENCODERS: Encoder => ndjson, text,
+    ENCODERS: Encoder => csv, ndjson, text,
 }
 
 /// How rows become bytes; the formats keep nothing from row to row.
@@ -48,5 +48,69 @@ impl Encoder {
             )
             .help(format!("one of {}", names.join(", ")))
         })
+    }
+}
+
+/// How rows are written, settings and all.
+#[derive(Clone, Debug)]
+pub(crate) enum Format {
+    /// Lines without a setting.
+    Lines(&'static Encoder),
+    /// CSV.
+    Csv { dialect: csv::Dialect, header: bool },
+}
+
+impl Format {
+    /// Of settings; `text` where nothing is said.
+    pub(crate) fn new(
+        codec: Option<&Spanned<String>>,
+        options: Option<&Spanned<csv::Options>>,
+    ) -> Result<Self, Mistake> {
+        let encoder = Encoder::named(codec)?;
+        let is_csv = codec.is_some_and(|codec| codec.get_ref() == "csv");
+        match options {
+            None if !is_csv => Ok(Self::Lines(encoder)),
+            Some(options) if !is_csv => {
+                let said = "these settings are for CSV, and the codec is another";
+                Err(Mistake::at(options.span(), said).help("write codec = \"csv\", or remove them"))
+            }
+            options => {
+                let none = csv::Options::default();
+                let options = options.map_or(&none, Spanned::get_ref);
+                let header = options.header.as_ref().is_none_or(|header| *header.get_ref());
+                Ok(Self::Csv { dialect: csv::Dialect::new(options)?, header })
+            }
+        }
+    }
+
+    /// See [`Encoder::columns`].
+    pub(crate) fn columns(&self, input: &Schema) -> Result<Vec<usize>, Mistake> {
+        match self {
+            Self::Lines(encoder) => (encoder.columns)(input),
+            Self::Csv { .. } => (csv::SPEC.columns)(input),
+        }
+    }
+
+    /// See [`Encoder::encode`].
+    pub(crate) fn encode(
+        &self,
+        rows: &RecordBatch,
+        from: usize,
+        out: &mut Vec<u8>,
+        enough: usize,
+    ) -> Result<usize> {
+        match self {
+            Self::Lines(encoder) => (encoder.encode)(rows, from, out, enough),
+            Self::Csv { dialect, .. } => dialect.encode(rows, from, out, enough),
+        }
+    }
+
+    /// What a file begins with.
+    pub(crate) fn head(&self, columns: &Schema) -> Vec<u8> {
+        let mut head = Vec::new();
+        if let Self::Csv { dialect, header: true } = self {
+            dialect.head(columns, &mut head);
+        }
+        head
     }
 }

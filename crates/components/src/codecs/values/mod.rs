@@ -3,6 +3,7 @@
 
 mod escape;
 mod nested;
+mod sql;
 mod time;
 
 use std::fmt::Display;
@@ -15,7 +16,7 @@ use arrow_array::types::{
     UInt64Type,
 };
 use arrow_array::{Array, new_empty_array};
-use arrow_buffer::NullBuffer;
+use arrow_buffer::{ArrowNativeType, NullBuffer};
 use arrow_schema::{DataType, TimeUnit};
 
 pub(crate) use nested::Object;
@@ -27,6 +28,9 @@ pub(crate) enum Style {
     Plain,
     /// As JSON has them.
     Json,
+    /// As Postgres writes them, with its settings as they are by default and in UTC. Nothing is
+    /// quoted or escaped.
+    Sql,
 }
 
 /// Appends the value of a row that is not null.
@@ -66,8 +70,12 @@ fn writer<'a>(array: &'a dyn Array, style: Style) -> Option<Write<'a>> {
         DataType::Null => Box::new(|_, out| out.extend_from_slice(b"null")),
         DataType::Boolean => {
             let bools = array.as_boolean_opt()?;
-            Box::new(|row, out| {
-                out.extend_from_slice(if bools.value(row) { b"true" } else { b"false" });
+            let [yes, no] = match style {
+                Style::Plain | Style::Json => ["true", "false"],
+                Style::Sql => ["t", "f"],
+            };
+            Box::new(move |row, out| {
+                out.extend_from_slice(if bools.value(row) { yes } else { no }.as_bytes());
             })
         }
         DataType::Int8 => integers::<Int8Type>(array)?,
@@ -131,12 +139,15 @@ fn floats<'a, F: zmij::Float + Into<f64>>(
     style: Style,
     get: impl Fn(usize) -> F + Send + 'a,
 ) -> Write<'a> {
+    let digits_max = if size_of::<F>() == 8 { 15 } else { 6 };
     Box::new(move |row, out| {
         let value = get(row);
-        if style == Style::Json && !value.into().is_finite() {
-            out.extend_from_slice(b"null");
-        } else {
-            out.extend_from_slice(zmij::Buffer::new().format(value).as_bytes());
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format(value);
+        match style {
+            Style::Json if !value.into().is_finite() => out.extend_from_slice(b"null"),
+            Style::Plain | Style::Json => out.extend_from_slice(text.as_bytes()),
+            Style::Sql => sql::float(text, value.into(), digits_max, out),
         }
     })
 }
@@ -148,7 +159,12 @@ fn decimals<'a, T: DecimalType<Native: Display>>(
 ) -> Option<Write<'a>> {
     let values = array.as_primitive_opt::<T>()?.values();
     Some(Box::new(move |row, out| {
-        decimal(&values[row].to_string(), scale, out);
+        let value = values[row];
+        match value.to_i64() {
+            // Most are short, and need no text of their own.
+            Some(short) => decimal(itoa::Buffer::new().format(short), scale, out),
+            None => decimal(&value.to_string(), scale, out),
+        }
     }))
 }
 
@@ -180,7 +196,9 @@ fn texts<'a, T: ByteArrayType<Native = str>>(
 
 fn text<'a>(style: Style, get: impl Fn(usize) -> &'a str + Send + 'a) -> Write<'a> {
     match style {
-        Style::Plain => Box::new(move |row, out| out.extend_from_slice(get(row).as_bytes())),
+        Style::Plain | Style::Sql => {
+            Box::new(move |row, out| out.extend_from_slice(get(row).as_bytes()))
+        }
         Style::Json => Box::new(move |row, out| escape::quoted(get(row), out)),
     }
 }
@@ -203,6 +221,7 @@ fn bytes_of(array: &dyn Array, style: Style) -> Option<Write<'_>> {
         match style {
             Style::Plain => Box::new(move |row, out| out.extend_from_slice(get(row))),
             Style::Json => Box::new(move |row, out| base64(get(row), out)),
+            Style::Sql => Box::new(move |row, out| sql::bytes(get(row), out)),
         }
     }
     match array.data_type() {
@@ -245,6 +264,11 @@ fn entries(array: &dyn Array, style: Style) -> Option<Write<'_>> {
 /// Instants (without a zone they are taken as UTC), days, times of day, lengths of time.
 fn times(array: &dyn Array, style: Style) -> Option<Write<'_>> {
     use arrow_array::types as t;
+    if style == Style::Sql
+        && let Some(write) = sql::times(array)
+    {
+        return Some(write);
+    }
     match array.data_type() {
         DataType::Date32 => {
             let days = array.as_primitive_opt::<Date32Type>()?.values();
@@ -283,7 +307,7 @@ fn times(array: &dyn Array, style: Style) -> Option<Write<'_>> {
 
 fn timed<'a>(style: Style, write: impl Fn(usize, &mut Vec<u8>) + Send + 'a) -> Write<'a> {
     match style {
-        Style::Plain => Box::new(write),
+        Style::Plain | Style::Sql => Box::new(write),
         Style::Json => Box::new(move |row, out| {
             out.push(b'"');
             write(row, out);

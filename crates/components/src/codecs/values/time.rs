@@ -54,6 +54,46 @@ pub(super) fn date(days: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&text);
 }
 
+/// An instant as Postgres writes it, `2024-02-29 12:00:00.25`: with its zone, where it has one, behind
+/// the time, and the era, where that is not ours, behind that.
+pub(super) fn sql_instant(seconds: i64, nanos: u32, zone: &str, out: &mut Vec<u8>) {
+    let (year, month, day) = civil(seconds.div_euclid(DAY));
+    sql_day(year, month, day, out);
+    out.push(b' ');
+    time_of_day(seconds.rem_euclid(DAY) as u32, nanos, out);
+    out.extend_from_slice(zone.as_bytes());
+    out.extend_from_slice(era(year));
+}
+
+/// A day as Postgres writes it, counted from 1970-01-01: `0044-03-15 BC`.
+pub(super) fn sql_date(days: i64, out: &mut Vec<u8>) {
+    let (year, month, day) = civil(days);
+    sql_day(year, month, day, out);
+    out.extend_from_slice(era(year));
+}
+
+fn sql_day(year: i64, month: u32, day: u32, out: &mut Vec<u8>) {
+    // There is no year 0.
+    let year = if year > 0 { year } else { 1 - year };
+    let mut text = *b"0000-00-00";
+    put(&mut text, 5, month);
+    put(&mut text, 8, day);
+    match four_digits(year) {
+        Some(digits) => {
+            text[..4].copy_from_slice(&digits);
+            out.extend_from_slice(&text);
+        }
+        None => {
+            out.extend_from_slice(itoa::Buffer::new().format(year).as_bytes());
+            out.extend_from_slice(&text[4..]);
+        }
+    }
+}
+
+fn era(year: i64) -> &'static [u8] {
+    if year > 0 { b"" } else { b" BC" }
+}
+
 /// A time of day, `23:59:59.999`.
 pub(super) fn time_of_day(seconds: u32, nanos: u32, out: &mut Vec<u8>) {
     let mut text = *b"00:00:00";

@@ -149,6 +149,11 @@ impl Disk {
         Ok(())
     }
 
+    /// Whether nothing is in it, nor will be.
+    pub(super) fn is_empty(&self) -> bool {
+        self.place.length == 0 && self.pending.is_empty()
+    }
+
     /// Where the next rows begin.
     pub(super) fn mark(&self) -> Mark {
         let begin = self.place.after(&self.pending);
