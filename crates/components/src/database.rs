@@ -83,6 +83,33 @@ pub(crate) struct DatabaseSource<D> {
     poll: Duration,
     declared: Option<SchemaRef>,
     relation: Option<Arc<dyn Relation>>,
+    // Only this range, where it is not all.
+    range: Option<Range>,
+}
+
+/// One range of a table or query that was looked at: its rows in the order of the key. Its partition
+/// is named after the range alone.
+pub fn of_range(relation: Arc<dyn Relation>, range: Range, page_rows: usize) -> Box<dyn Source> {
+    let what = What::Table(String::new());
+    Box::new(DatabaseSource {
+        database: Known,
+        reading: Reading { what, filter: None, key: None },
+        page_rows: page_rows.max(1),
+        workers: NonZeroUsize::MIN,
+        poll: POLL,
+        declared: None,
+        relation: Some(relation),
+        range: Some(range),
+    })
+}
+
+/// A database that was asked already.
+struct Known;
+
+impl Database for Known {
+    fn describe(&self, _reading: &Reading) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>> {
+        Box::pin(async { Err(db::Error::refused("it was not looked at")) })
+    }
 }
 
 impl<D: Database> DatabaseSource<D> {
@@ -114,6 +141,7 @@ impl<D: Database> DatabaseSource<D> {
             poll: fields.poll_interval.as_ref().map_or(Ok(POLL), span)?,
             declared: fields.schema.map(Declared::into_schema).transpose()?,
             relation: None,
+            range: None,
         })
     }
 
@@ -146,15 +174,16 @@ impl<D: Database> DatabaseSource<D> {
 
     async fn stream(&mut self, context: SourceContext) -> Result<SourceStream> {
         let relation = self.relation().await?;
-        if let Some(estimate) = relation.estimate() {
-            context.expected.set_rows(estimate.rows, estimate.is_exact);
-        }
         let name = self.name();
         let known = context.positions.iter().filter_map(|position| {
             let rest = position.partition.as_str().strip_prefix(name.as_str())?;
             rest.starts_with(' ').then(|| serde_json::from_slice(&position.state).ok())?
         });
         let known: Vec<State> = known.collect();
+        if let Some(estimate) = relation.estimate().filter(|_| self.range.is_none()) {
+            let read: u64 = known.iter().map(|state| state.rows).sum();
+            context.expected.set_rows(estimate.rows.saturating_sub(read), estimate.is_exact);
+        }
         let cuts = match (known.first(), self.workers.get()) {
             (Some(state), _) => state.cuts.clone(),
             (None, 1) => Vec::new(),
@@ -183,6 +212,7 @@ impl<D: Database> DatabaseSource<D> {
         let mut merge = FairMerge::new();
         for (index, until) in ends.enumerate() {
             let range = Range { after: after.clone(), until: until.clone() };
+            let range = self.range.clone().unwrap_or(range);
             let state = known.iter().find(|state| state.range == range).cloned();
             let state =
                 state.unwrap_or_else(|| State { range, cuts: cuts.clone(), at: None, rows: 0 });

@@ -14,7 +14,7 @@ mod clock;
 mod network;
 
 /// What sources of databases have in common.
-mod database;
+pub mod database;
 
 /// Settings of WebSockets.
 mod websocket;

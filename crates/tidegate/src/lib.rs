@@ -2,6 +2,7 @@
 //!
 //! - [`flow`]: flow control for any stream.
 //! - [`model`]: what flows, and the contracts of sources, transforms and sinks.
+//! - [`db`]: Postgres and SQLite as streams.
 //! - [`engine`]: pipelines, built in code or read from a configuration, and run.
 //! - [`components`] and [`sql`]: the sources, transforms and sinks there are; [`registry()`] has them
 //!   all by name.
@@ -34,6 +35,8 @@ pub use registry::registry;
 
 /// Sources, transforms and sinks: the crate `tidegate-components`.
 pub use tidegate_components as components;
+/// Databases as streams: the crate `tidegate-db`.
+pub use tidegate_db as db;
 /// Pipelines: the crate `tidegate-engine`.
 pub use tidegate_engine as engine;
 /// Flow control for any stream: the crate `tidegate-flow`.

@@ -19,6 +19,9 @@ mod list;
 /// `tidegate scan`.
 mod scan;
 
+/// `tidegate export`.
+mod export;
+
 /// A configuration's file to a pipeline.
 mod load;
 
@@ -52,6 +55,7 @@ Examples:
   tidegate run pipeline.toml --once   # to the end of what there is
   tidegate run pipeline.toml          # on and on; Ctrl-C stops it when all is delivered
   tidegate scan app.log --by level    # counts, filters and groups log files
+  tidegate export sqlite:app.db --table users --to users.csv
   tidegate list                       # sources, transforms and sinks, with examples
 
 Exit codes: 0 done, 1 data failed, 2 wrong usage or configuration";
@@ -63,6 +67,7 @@ enum Command {
     Demo(demo::Args),
     List(list::Args),
     Scan(Box<scan::Args>),
+    Export(Box<export::Args>),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +76,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args, &mut std::io::stdout().lock()),
         Command::Demo(args) => session::block_on(None, demo::run(args)),
         Command::List(args) => list::list(&args, &mut std::io::stdout().lock()),
+        Command::Export(args) => session::block_on(None, export::run(*args)),
         Command::Scan(args) => session::block_on(Some(args.threads()), scan::run(*args)),
     };
     match done {

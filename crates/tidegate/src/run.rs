@@ -39,7 +39,8 @@ pub(crate) struct Args {
     logs: Logs,
 }
 
-fn size(text: &str) -> Result<usize, String> {
+/// An option that is a number of bytes.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let size = ByteSize::parse(text).and_then(|size| usize::try_from(size.0).ok());
     size.ok_or_else(|| "write a number and a unit, such as 64MiB or 1.5GB".to_owned())
 }

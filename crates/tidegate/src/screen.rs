@@ -33,6 +33,11 @@ impl Status {
             (true, false) => Status::InPlace,
         }
     }
+
+    /// Of a command whose output is no data: in place on a terminal, and else in lines.
+    pub(crate) fn of_progress() -> Self {
+        if io::stderr().is_terminal() { Status::InPlace } else { Status::Lines }
+    }
 }
 
 /// The standard error, as one place for logs, status and last words.

@@ -40,14 +40,6 @@ fn columns_are_known_where_they_are_declared_in_their_order() {
     assert_eq!(names, ["z", "a"]);
 }
 
-struct Nowhere;
-
-impl Database for Nowhere {
-    fn describe(&self, _reading: &Reading) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>> {
-        Box::pin(async { Err(db::Error::refused("there is none")) })
-    }
-}
-
 #[test]
 fn what_is_read_has_a_name_of_its_own() {
     let table = Reading { what: What::Table("t".into()), filter: None, key: None };
@@ -60,8 +52,10 @@ fn what_is_read_has_a_name_of_its_own() {
     ]
     .map(|reading| {
         let (workers, poll) = (NonZeroUsize::MIN, POLL);
-        let (database, declared, relation) = (Nowhere, None, None);
-        DatabaseSource { database, reading, page_rows: 1, workers, poll, declared, relation }.name()
+        let (database, declared, relation, range) = (Known, None, None, None);
+        let page_rows = 1;
+        DatabaseSource { database, reading, page_rows, workers, poll, declared, relation, range }
+            .name()
     });
     for (index, name) in names.iter().enumerate() {
         assert!(!names[..index].contains(name), "{names:?}");

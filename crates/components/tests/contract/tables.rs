@@ -84,7 +84,7 @@ fn a_sink_with_a_codec_names_those_there_are() {
         let spec = SINKS.iter().find(|(known, _)| *known == name).unwrap().1;
         let mistake = (spec.build)(&Settings::from_toml(settings).unwrap()).err().unwrap();
         assert_eq!(mistake.message, "there is no codec \"jsno\" to write with");
-        assert_eq!(mistake.help.as_deref(), Some("one of \"ndjson\", \"text\""));
+        assert_eq!(mistake.help.as_deref(), Some("one of \"csv\", \"ndjson\", \"text\""));
         assert_eq!(&settings[mistake.span.unwrap()], "'jsno'");
     }
 }
