@@ -15,6 +15,7 @@ use crate::gauges::{Gauge, NamedEdge};
 use crate::graph::{Builder, Role, place};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
+use crate::rejects::Outlet;
 use crate::route::{EdgePlan, Route, Router, StageCounts};
 use crate::run::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Handle, RunOptions, Running, Shared};
 use crate::sink_task::{Inlet, SinkTask};
@@ -124,12 +125,12 @@ impl Starter {
             (0..builder.sources.len()).map(|source| router.route(source)).collect();
         let routes = routes?;
         // By every way of every source there is an edge; together they hold half of the memory.
-        let ways: usize = routes.iter().map(|route| route.edges.len()).sum();
+        let ways: usize = routes.iter().map(|route| EdgePlan::count(&route.edges)).sum();
         let share = builder.memory / 2 / ways.max(1);
         let mut paths = Vec::new();
         for (source, route) in routes.into_iter().enumerate() {
-            let edges = self.edges(source, &route.edges, share);
             let holder = self.holder(source)?;
+            let edges = self.edges(source, &holder, &route.edges, share);
             let ledger = Ledger::new(Arc::clone(&self.settled), Arc::clone(&self.failed));
             let gauge = Arc::clone(&gauges.sources[source]);
             paths.push(Path { route, edges, holder, ledger, gauge, began: self.began });
@@ -137,11 +138,23 @@ impl Starter {
         Ok(paths)
     }
 
-    fn edges(&mut self, source: usize, planned: &[EdgePlan], share: usize) -> Vec<EdgeSender> {
-        let builder = &self.builder;
-        let node = &builder.sources[source];
+    /// The senders of these edges; the other ends go to their sinks, with what is behind them.
+    fn edges(
+        &mut self,
+        source: usize,
+        holder: &Arc<BudgetHolder>,
+        planned: &[EdgePlan],
+        share: usize,
+    ) -> Vec<EdgeSender> {
         let mut senders = Vec::new();
-        for EdgePlan { sink, input } in planned {
+        for EdgePlan { sink, input, rejects, edges } in planned {
+            let rejects = Outlet {
+                branches: rejects.clone(),
+                edges: self.edges(source, holder, edges, share),
+                holder: Arc::clone(holder),
+            };
+            let builder = &self.builder;
+            let node = &builder.sources[source];
             let options = builder.sinks[*sink].options;
             let (sender, receiver): (EdgeSender, EdgeReceiver) =
                 edge(options.when_full, options.queue_bytes_max.unwrap_or(share));
@@ -156,6 +169,7 @@ impl Starter {
                 source: Arc::clone(&node.name),
                 same_offsets: node.source.same_offsets(),
                 edge: receiver,
+                rejects,
             });
             senders.push(sender);
         }
