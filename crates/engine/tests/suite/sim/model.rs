@@ -12,16 +12,13 @@ pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
     assert_eq!(snapshot.budget.used, 0, "memory is held at the end: {plan:#?}");
     for (index, sink) in plan.sinks.iter().enumerate() {
         let mut expected: BTreeMap<String, usize> = BTreeMap::new();
-        let mut ways = HashMap::new();
         for (source, partitions) in plan.sources.iter().enumerate() {
             for (partition, rows) in partitions.partitions.iter().enumerate() {
                 for number in 0..*rows {
-                    let count = copies(plan, Port::Source(source), index, number);
+                    let count = copies(plan, Port::Source(source), index, Some(number));
                     let kept = sink.rejects.is_none_or(|by| !number.is_multiple_of(by));
                     if count > 0 && kept {
                         expected.insert(row(source, partition, number), count);
-                        let most = ways.entry(source.to_string()).or_insert(0);
-                        *most = count.max(*most);
                     }
                 }
             }
@@ -35,7 +32,7 @@ pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
         if counts.keys().any(|text| !expected.contains_key(text)) {
             wrong("a row that should not be there");
         }
-        let lossless = sink.when_full == WhenFull::Block;
+        let lossless = is_lossless(plan, index);
         for (text, times) in &expected {
             let arrived = counts.get(text).copied().unwrap_or(0);
             if lossless && arrived < *times {
@@ -46,20 +43,36 @@ pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
             }
         }
         if sink.exact && !sink.picky && lossless {
-            let single = |text: &&String| ways[text.split('/').next().unwrap()] == 1;
+            let ways = |source| copies(plan, Port::Source(source), index, None);
+            let ways: Vec<usize> = (0..plan.sources.len()).map(ways).collect();
+            let source = |text: &str| text.split('/').next().unwrap().parse::<usize>().unwrap();
+            let single = |text: &&String| ways[source(text)] == 1;
             in_order(arrived.iter().filter(single), &wrong);
         }
     }
 }
 
-/// By how many ways a row of this number gets from an output to a sink.
-fn copies(plan: &Plan, port: Port, sink: usize, number: u64) -> usize {
+/// Whether a sink loses nothing by a policy, nor those whose rejects it takes.
+fn is_lossless(plan: &Plan, sink: usize) -> bool {
+    let sink = &plan.sinks[sink];
+    let feeding = sink.inputs.iter().filter_map(|port| match port {
+        Port::SinkRejects(from) => Some(*from),
+        _ => None,
+    });
+    sink.when_full == WhenFull::Block && feeding.into_iter().all(|from| is_lossless(plan, from))
+}
+
+/// By how many ways a row of this number gets from an output to a sink; without one, how many ways
+/// there are.
+fn copies(plan: &Plan, port: Port, sink: usize, number: Option<u64>) -> usize {
+    let divided = |by: u64| number.is_none_or(|number| number.is_multiple_of(by));
+    let whole = |by: u64| number.is_none_or(|number| !number.is_multiple_of(by));
     let direct = usize::from(plan.sinks[sink].inputs.contains(&port));
     let through = plan.transforms.iter().enumerate().filter(|(_, t)| t.inputs.contains(&port));
     let through = through.map(|(index, transform)| {
         let (kept, rejected) = match transform.kind {
-            Kind::Filter(by) => (!number.is_multiple_of(by), false),
-            Kind::Reject(by) => (!number.is_multiple_of(by), number.is_multiple_of(by)),
+            Kind::Filter(by) => (whole(by), false),
+            Kind::Reject(by) => (whole(by), divided(by)),
             Kind::Slice(_) | Kind::Limit(..) => (true, false),
         };
         let onward = |goes: bool, port: Port| {
@@ -67,7 +80,10 @@ fn copies(plan: &Plan, port: Port, sink: usize, number: u64) -> usize {
         };
         onward(kept, Port::Transform(index)) + onward(rejected, Port::Rejects(index))
     });
-    direct + through.sum::<usize>()
+    let sinks = plan.sinks.iter().enumerate().filter(|(_, sink)| sink.inputs.contains(&port));
+    let refusing = sinks.filter(|(_, sink)| sink.rejects.is_some_and(divided));
+    let refused = refusing.map(|(index, _)| copies(plan, Port::SinkRejects(index), sink, number));
+    direct + through.sum::<usize>() + refused.sum::<usize>()
 }
 
 /// Rows of one partition arrive in the order they were read.
