@@ -54,6 +54,8 @@ pub(crate) struct Outlet {
     pub(crate) branches: Vec<Branch>,
     pub(crate) edges: Vec<EdgeSender>,
     pub(crate) holder: Arc<BudgetHolder>,
+    /// The sinks at the other end.
+    pub(crate) takers: Vec<Arc<Hurry>>,
 }
 
 impl Outlet {
@@ -136,6 +138,41 @@ impl Owed {
     }
 }
 
+/// Whether somebody waits for what a sink has to commit: then it does not wait until that is due.
+#[derive(Default)]
+pub(crate) struct Hurry {
+    waiting: AtomicUsize,
+    told: Notify,
+}
+
+impl Hurry {
+    /// Whether somebody waits now.
+    pub(crate) fn is_on(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until somebody begins to wait. For one task.
+    pub(crate) async fn told(&self) {
+        self.told.notified().await;
+    }
+
+    /// Somebody waits, until this is dropped.
+    pub(crate) fn on(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Release);
+        self.told.notify_one();
+        Waiting(Arc::clone(self))
+    }
+}
+
+/// Somebody who waits for a sink.
+pub(crate) struct Waiting(Arc<Hurry>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Release);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
@@ -164,7 +201,7 @@ mod tests {
         let (sender, receiver) = edge(WhenFull::Block, bytes_max);
         let branches = vec![Branch { columns: None, next: Next::Edge(0) }];
         let holder = Arc::new(ByteBudget::new(1 << 20).holder(0).unwrap());
-        (Outlet { branches, edges: vec![sender], holder }, receiver)
+        (Outlet { branches, edges: vec![sender], holder, takers: Vec::new() }, receiver)
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::edge::EdgeReceiver;
 use crate::gather::{Gathered, Part, shared_out};
 use crate::gauges::Gauge;
 use crate::graph::{Role, place};
-use crate::rejects::{Outlet, Owed, Rejected};
+use crate::rejects::{Hurry, Outlet, Owed, Rejected, Waiting};
 
 /// What was written is committed this long after the first of it, at the latest.
 const COMMIT_AGE: Duration = Duration::from_millis(200);
@@ -33,6 +33,8 @@ pub(crate) struct SinkTask {
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) context: SinkContext,
     pub(crate) inlets: Vec<Inlet>,
+    /// Told by those whose rejects it takes that they wait for them to be safe.
+    pub(crate) hurry: Arc<Hurry>,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) backoff: Backoff,
 }
@@ -67,7 +69,7 @@ impl SinkTask {
     /// Runs until all edges have ended and everything is committed, or to an error that waiting
     /// does not mend.
     pub(crate) async fn run(self) -> Result<()> {
-        let Self { sink, context, inlets, gauge, backoff } = self;
+        let Self { sink, context, inlets, hurry, gauge, backoff } = self;
         let name = Arc::clone(&context.name);
         let mut merge = FairMerge::new();
         let mut ways = Vec::new();
@@ -97,6 +99,7 @@ impl SinkTask {
             gathered,
             written,
             owed,
+            hurry,
             commit_bytes_max,
             meter,
             gauge,
@@ -141,6 +144,7 @@ struct Writer {
     written: Uncommitted,
     // Rejects that must be safe before a commit.
     owed: Option<Arc<Owed>>,
+    hurry: Arc<Hurry>,
     commit_bytes_max: usize,
     meter: Meter,
     gauge: Arc<Gauge>,
@@ -157,8 +161,12 @@ impl Writer {
         self.open(context).await?;
         let mut batches = pin!(batches);
         loop {
-            let commit = until(self.written.since.map(|since| since + COMMIT_AGE));
-            let gathered = until(self.gathered.due());
+            let hurry = Arc::clone(&self.hurry);
+            let due = |due: Option<Instant>| {
+                due.map(|due| if hurry.is_on() { Instant::now() } else { due })
+            };
+            let commit = until(due(self.written.since.map(|since| since + COMMIT_AGE)));
+            let gathered = until(due(self.gathered.due()));
             tokio::select! {
                 biased;
                 () = commit => self.commit().await?,
@@ -167,6 +175,7 @@ impl Writer {
                     Some((way, batch)) => self.take(way, batch).await?,
                     None => break,
                 },
+                () = hurry.told() => continue,
             }
             if self.gathered.is_patient() {
                 continue;
@@ -322,14 +331,24 @@ impl Writer {
         }
     }
 
+    /// Waits until those who take rejects have made them durable, and has them hurry meanwhile; false
+    /// where they never will.
+    async fn rejects_are_safe(&mut self) -> bool {
+        let Some(owed) = &self.owed else { return true };
+        if let Some(safe) = owed.is_settled().now_or_never() {
+            return safe;
+        }
+        let takers = self.ways.iter().flat_map(|way| &way.rejects.takers);
+        let _waiting: Vec<Waiting> = takers.map(Hurry::on).collect();
+        self.meter.blocked(owed.is_settled()).await
+    }
+
     /// Makes durable what was written, once what was rejected of it is, and acks it.
     async fn commit(&mut self) -> Result<(), Halt> {
         if self.written.acks.is_empty() {
             return Ok(());
         }
-        if let Some(owed) = &self.owed
-            && !self.meter.blocked(owed.is_settled()).await
-        {
+        if !self.rejects_are_safe().await {
             return Err(Halt::Lost);
         }
         let moved = self.written.moved.iter();

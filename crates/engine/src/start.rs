@@ -15,7 +15,7 @@ use crate::gauges::{Gauge, NamedEdge};
 use crate::graph::{Builder, Role, place};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
-use crate::rejects::Outlet;
+use crate::rejects::{Hurry, Outlet};
 use crate::route::{EdgePlan, Route, Router, StageCounts};
 use crate::run::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Handle, RunOptions, Running, Shared};
 use crate::sink_task::{Inlet, SinkTask};
@@ -35,6 +35,8 @@ pub(crate) struct Starter {
     failed: Arc<Notify>,
     // Both ends of every edge that is made and not handed to its task yet.
     inlets: Vec<Vec<Inlet>>,
+    // Of each sink, for those whose rejects it takes.
+    hurries: Vec<Arc<Hurry>>,
     edges: Vec<NamedEdge>,
 }
 
@@ -49,9 +51,22 @@ impl Starter {
     pub(crate) fn new(builder: Builder, plan: Plan, options: RunOptions, store: Store) -> Self {
         let budget = ByteBudget::new(builder.memory);
         let inlets = builder.sinks.iter().map(|_| Vec::new()).collect();
+        let hurries = builder.sinks.iter().map(|_| Arc::default()).collect();
         let (settled, failed) = (Arc::default(), Arc::default());
         let (began, edges) = (Instant::now(), Vec::new());
-        Self { builder, plan, options, store, budget, began, settled, failed, inlets, edges }
+        Self {
+            builder,
+            plan,
+            options,
+            store,
+            budget,
+            began,
+            settled,
+            failed,
+            inlets,
+            hurries,
+            edges,
+        }
     }
 
     pub(crate) async fn start(mut self) -> Result<Running> {
@@ -152,6 +167,7 @@ impl Starter {
                 branches: rejects.clone(),
                 edges: self.edges(source, holder, edges, share),
                 holder: Arc::clone(holder),
+                takers: edges.iter().map(|edge| Arc::clone(&self.hurries[edge.sink])).collect(),
             };
             let builder = &self.builder;
             let node = &builder.sources[source];
@@ -187,10 +203,10 @@ impl Starter {
 
     fn sink_tasks(&mut self, gauges: &Gauges) -> Vec<SinkTask> {
         let nodes = std::mem::take(&mut self.builder.sinks).into_iter().zip(&self.plan.sinks);
-        let inlets = std::mem::take(&mut self.inlets).into_iter().zip(&gauges.sinks);
+        let inlets = std::mem::take(&mut self.inlets).into_iter().zip(&self.hurries);
         nodes
-            .zip(inlets)
-            .map(|((node, columns), (inlets, gauge))| SinkTask {
+            .zip(inlets.zip(&gauges.sinks))
+            .map(|((node, columns), ((inlets, hurry), gauge))| SinkTask {
                 context: SinkContext {
                     records: self.store.records(&node.name),
                     name: node.name,
@@ -198,6 +214,7 @@ impl Starter {
                 },
                 sink: node.sink,
                 inlets,
+                hurry: Arc::clone(hurry),
                 gauge: Arc::clone(gauge),
                 backoff: self.options.backoff,
             })

@@ -137,6 +137,9 @@ pub(crate) struct Told {
     pub(crate) columns: Arc<Mutex<Option<SchemaRef>>>,
     pub(crate) to: Option<String>,
     pub(crate) commit_bytes_max: usize,
+    pub(crate) commit_when: Commit,
+    /// Rows whose number this divides are not taken.
+    pub(crate) rejects: Option<u64>,
     /// How many rows it had at each commit.
     pub(crate) commits: Arc<Mutex<Vec<usize>>>,
 }
@@ -145,7 +148,8 @@ impl Told {
     pub(crate) fn to(does: Does) -> Self {
         let (rows, columns, commits) = Default::default();
         let (wants, to, commit_bytes_max) = (vec!["a"], None, usize::MAX);
-        Self { does, wants, rows, columns, to, commit_bytes_max, commits }
+        let (commit_when, rejects) = (Commit::Grouped, None);
+        Self { does, wants, rows, columns, to, commit_bytes_max, commit_when, rejects, commits }
     }
 }
 
@@ -157,7 +161,7 @@ impl Sink for Told {
     }
 
     fn commit_when(&self) -> Commit {
-        Commit::Grouped
+        self.commit_when
     }
 
     fn commit_bytes_max(&self) -> usize {
@@ -183,8 +187,12 @@ impl Sink for Told {
                 Does::Close => return Err(Error::closed("told to")),
             }
             let numbers: &UInt64Array = rows.column(0).as_any().downcast_ref().unwrap();
-            self.rows.lock().unwrap().extend(numbers.values());
-            Ok(Written::default())
+            let numbers = numbers.values().iter().enumerate();
+            let (rejected, taken): (Vec<_>, Vec<_>) = numbers
+                .partition(|(_, number)| self.rejects.is_some_and(|by| number.is_multiple_of(by)));
+            self.rows.lock().unwrap().extend(taken.into_iter().map(|(_, number)| number));
+            let rejected = rejected.into_iter().map(|(row, _)| (row, "divided".to_owned()));
+            Ok(Written { rejected: rejected.collect(), ..Written::default() })
         })
     }
 
