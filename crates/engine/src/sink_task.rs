@@ -43,7 +43,7 @@ pub(crate) struct SinkTask {
 pub(crate) struct Inlet {
     pub(crate) input: Arc<str>,
     pub(crate) source: Arc<str>,
-    /// Whether offsets mean the same after a restart.
+    /// Whether the same rows come again after a restart, with the same offsets.
     pub(crate) same_offsets: bool,
     pub(crate) edge: EdgeReceiver,
     /// Where the rows go that the sink rejects of it.

@@ -40,6 +40,17 @@ pub(crate) struct Starter {
     edges: Vec<NamedEdge>,
 }
 
+/// Where the rows of an edge come from.
+#[derive(Clone, Copy)]
+struct Upstream<'a> {
+    source: usize,
+    holder: &'a Arc<BudgetHolder>,
+    // What each edge may hold.
+    share: usize,
+    // Whether the same rows come again after a restart, with the same offsets.
+    same_offsets: bool,
+}
+
 /// What the pieces are named in errors and counts.
 struct Gauges {
     sources: Vec<Arc<Gauge>>,
@@ -145,7 +156,9 @@ impl Starter {
         let mut paths = Vec::new();
         for (source, route) in routes.into_iter().enumerate() {
             let holder = self.holder(source)?;
-            let edges = self.edges(source, &holder, &route.edges, share);
+            let same_offsets = self.builder.sources[source].source.same_offsets();
+            let from = Upstream { source, holder: &holder, share, same_offsets };
+            let edges = self.edges(from, &route.edges);
             let ledger = Ledger::new(Arc::clone(&self.settled), Arc::clone(&self.failed));
             let gauge = Arc::clone(&gauges.sources[source]);
             paths.push(Path { route, edges, holder, ledger, gauge, began: self.began });
@@ -154,18 +167,14 @@ impl Starter {
     }
 
     /// The senders of these edges; the other ends go to their sinks, with what is behind them.
-    fn edges(
-        &mut self,
-        source: usize,
-        holder: &Arc<BudgetHolder>,
-        planned: &[EdgePlan],
-        share: usize,
-    ) -> Vec<EdgeSender> {
+    fn edges(&mut self, from: Upstream<'_>, planned: &[EdgePlan]) -> Vec<EdgeSender> {
+        let Upstream { source, holder, share, same_offsets } = from;
         let mut senders = Vec::new();
         for EdgePlan { sink, input, rejects, edges } in planned {
+            let same = same_offsets && self.builder.sinks[*sink].sink.same_rejects();
             let rejects = Outlet {
                 branches: rejects.clone(),
-                edges: self.edges(source, holder, edges, share),
+                edges: self.edges(Upstream { same_offsets: same, ..from }, edges),
                 holder: Arc::clone(holder),
                 takers: edges.iter().map(|edge| Arc::clone(&self.hurries[edge.sink])).collect(),
             };
@@ -183,7 +192,7 @@ impl Starter {
             self.inlets[*sink].push(Inlet {
                 input: Arc::clone(input),
                 source: Arc::clone(&node.name),
-                same_offsets: node.source.same_offsets(),
+                same_offsets,
                 edge: receiver,
                 rejects,
             });

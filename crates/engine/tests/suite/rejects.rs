@@ -108,6 +108,27 @@ async fn who_fails_to_take_rejects_is_named_and_all_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_crash_rejects_are_dropped_where_they_are_the_same_and_come_twice_elsewhere() {
+    for same_rejects in [true, false] {
+        let store = Store::in_memory().unwrap();
+        let dead = Told::to(Does::Write);
+        let numbers = || Numbers { pace: Duration::from_millis(1), ..Numbers::new(10, 10) };
+        let out = |does, by| Told { does, same_rejects, ..picky(by) };
+        let sinks = [out(Does::FailCommit, 20), dead.clone()];
+        let failed = run(pipeline(numbers(), &sinks, SinkOptions::default()), &store).await;
+        assert_eq!(failed.unwrap_err().error.to_string(), "sinks.out: told to");
+        assert_eq!(rows(&dead), [0, 20, 40, 60, 80], "they were safe before the commit");
+
+        // What is rejected now depends on more than the row.
+        let by = if same_rejects { 20 } else { 10 };
+        let sinks = [out(Does::Write, by), dead.clone()];
+        run(pipeline(numbers(), &sinks, SinkOptions::default()), &store).await.unwrap();
+        let again: Vec<u64> = if same_rejects { vec![] } else { (0..10).map(|n| n * 10).collect() };
+        assert_eq!(rows(&dead)[5..], again);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_commits_time_to_have_rejects_made_safe() {
     for commit_when in [Commit::Grouped, Commit::EachWrite] {
         // Each batch is a commit of its own, and has rejects.

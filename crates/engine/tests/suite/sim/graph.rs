@@ -54,6 +54,8 @@ pub(crate) struct SinkPlan {
     pub(crate) exact: bool,
     /// Rejects rows whose number this divides.
     pub(crate) rejects: Option<u64>,
+    /// Says that it would reject the same rows again.
+    pub(crate) same_rejects: bool,
     /// Asks for some rows again.
     pub(crate) picky: bool,
     /// The longest that a write takes.
@@ -210,6 +212,7 @@ fn sink(inputs: Vec<Port>, chunk_bytes: usize, random: &mut fastrand::Rng) -> Si
         queue_bytes_max: random.bool().then(|| random.usize(1..chunk_bytes * 3)),
         exact: random.u32(0..3) > 0,
         rejects: (random.u32(0..4) == 0).then(|| random.u64(2..5)),
+        same_rejects: random.u32(0..4) > 0,
         picky: random.u32(0..4) == 0,
         write_ms_max: [0, 5, 300][random.usize(0..3)],
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use tidegate_engine::{Snapshot, WhenFull};
 
 use super::components::{World, number, row};
-use super::graph::{Kind, Plan, Port};
+use super::graph::{Kind, Plan, Port, SinkPlan};
 
 /// Compares every sink with what should be in it.
 pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
@@ -32,17 +32,19 @@ pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
         if counts.keys().any(|text| !expected.contains_key(text)) {
             wrong("a row that should not be there");
         }
-        let lossless = is_lossless(plan, index);
+        let lossless = all_upstream(plan, index, &|sink| sink.when_full == WhenFull::Block);
+        let exact =
+            sink.exact && feeding(sink).all(|from| all_upstream(plan, from, &|s| s.same_rejects));
         for (text, times) in &expected {
             let arrived = counts.get(text).copied().unwrap_or(0);
             if lossless && arrived < *times {
                 wrong(&format!("{text} is missing"));
             }
-            if sink.exact && arrived > *times {
+            if exact && arrived > *times {
                 wrong(&format!("{text} is there {arrived} times"));
             }
         }
-        if sink.exact && !sink.picky && lossless {
+        if exact && !sink.picky && lossless {
             let ways = |source| copies(plan, Port::Source(source), index, None);
             let ways: Vec<usize> = (0..plan.sources.len()).map(ways).collect();
             let source = |text: &str| text.split('/').next().unwrap().parse::<usize>().unwrap();
@@ -52,14 +54,18 @@ pub(crate) fn check(plan: &Plan, world: &World, snapshot: &Snapshot) {
     }
 }
 
-/// Whether a sink loses nothing by a policy, nor those whose rejects it takes.
-fn is_lossless(plan: &Plan, sink: usize) -> bool {
-    let sink = &plan.sinks[sink];
-    let feeding = sink.inputs.iter().filter_map(|port| match port {
+/// The sinks whose rejects a sink takes.
+fn feeding(sink: &SinkPlan) -> impl Iterator<Item = usize> {
+    sink.inputs.iter().filter_map(|port| match port {
         Port::SinkRejects(from) => Some(*from),
         _ => None,
-    });
-    sink.when_full == WhenFull::Block && feeding.into_iter().all(|from| is_lossless(plan, from))
+    })
+}
+
+/// Whether something holds of a sink, of those whose rejects it takes, and so on.
+fn all_upstream(plan: &Plan, sink: usize, holds: &dyn Fn(&SinkPlan) -> bool) -> bool {
+    let sink = &plan.sinks[sink];
+    holds(sink) && feeding(sink).all(|from| all_upstream(plan, from, holds))
 }
 
 /// By how many ways a row of this number gets from an output to a sink; without one, how many ways
