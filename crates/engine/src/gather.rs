@@ -1,11 +1,11 @@
 //! Small batches joined to one write. No clock and no I/O.
 
-use std::ops::Range;
-
 use arrow_array::RecordBatch;
 use arrow_select::concat::concat_batches;
-use tidegate_model::{Batch, Error, Gather, Result, Verdict};
+use tidegate_model::{Batch, Error, Gather, Result};
 use tokio::time::Instant;
+
+use crate::rejects::Rejected;
 
 /// Batches that are to be written together.
 pub(crate) struct Gathered {
@@ -77,25 +77,30 @@ impl Gathered {
     }
 }
 
-/// What becomes of each part, where some of the joined rows were rejected; ascending.
-pub(crate) fn verdicts<'p>(
-    parts: &'p [Part],
-    rejected: &'p [usize],
-) -> impl Iterator<Item = Verdict> + 'p {
+/// Each part with those of the joined rows' rejects that are its own, as rows of its batch. They
+/// must be in order.
+pub(crate) fn shared_out(
+    parts: Vec<Part>,
+    rejected: Vec<Rejected>,
+) -> impl Iterator<Item = (Part, Vec<Rejected>)> {
+    let mut rejected = rejected.into_iter().peekable();
     let mut start = 0;
-    parts.iter().map(move |part| {
-        let rows: Range<usize> = start..start + part.rows.num_rows();
-        start = rows.end;
-        let next = rejected.partition_point(|row| *row < rows.start);
-        match rejected.get(next) {
-            Some(row) if rows.contains(row) => Verdict::Dropped,
-            _ => Verdict::Delivered,
+    parts.into_iter().map(move |part| {
+        let first = start;
+        start += part.rows.num_rows();
+        // The rows before these were there already.
+        let left_out = part.batch.rows.num_rows().saturating_sub(part.rows.num_rows());
+        let mut own = Vec::new();
+        while let Some((row, reason)) = rejected.next_if(|(row, _)| *row < start) {
+            own.push((row - first + left_out, reason));
         }
+        (part, own)
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -133,17 +138,28 @@ mod tests {
         let (parts, rows) = gathered.take().unwrap().unwrap();
         let numbers = rows.column(0).as_primitive::<UInt64Type>().values();
         assert_eq!(numbers.to_vec(), (0..8).collect::<Vec<_>>());
-        use Verdict::{Delivered, Dropped};
-        for (rejected, expected) in [
-            (&[][..], [Delivered; 3]),
-            (&[2], [Dropped, Delivered, Delivered]),
-            (&[3, 7], [Delivered, Dropped, Dropped]),
-            (&[0, 1, 4], [Dropped, Delivered, Dropped]),
-        ] {
-            let found: Vec<_> = verdicts(&parts, rejected).collect();
-            assert_eq!(found, expected, "{rejected:?}");
-        }
+        let rejected = [0, 1, 3, 7].map(|row| (row, format!("no {row}"))).to_vec();
+        let found: Vec<_> = shared_out(parts, rejected).map(|(_, rejected)| rejected).collect();
+        let own = |row, said: &str| (row, said.to_owned());
+        let expected =
+            [vec![own(0, "no 0"), own(1, "no 1")], vec![own(0, "no 3")], vec![own(3, "no 7")]];
+        assert_eq!(found, expected);
         assert!(gathered.take().unwrap().is_none() && gathered.due().is_none());
+    }
+
+    #[test]
+    fn a_reject_is_a_row_of_its_batch_though_the_first_rows_were_there_already() {
+        let mut gathered = gathered(10, 1_000);
+        for (numbers, left_out) in [(0..5, 2), (5..10, 0)] {
+            let (batch, rows) = batch(numbers);
+            gathered.push(0, batch, rows.slice(left_out, 5 - left_out), 100);
+        }
+        let (parts, rows) = gathered.take().unwrap().unwrap();
+        assert_eq!(rows.num_rows(), 8);
+        let rejected = [0, 2, 3].map(|row| (row, String::new())).to_vec();
+        let found = shared_out(parts, rejected)
+            .map(|(_, rejected)| rejected.iter().map(|(row, _)| *row).collect::<Vec<_>>());
+        assert_eq!(found.collect::<Vec<_>>(), [vec![2, 4], vec![0]]);
     }
 
     #[test]

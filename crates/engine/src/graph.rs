@@ -79,7 +79,8 @@ pub struct GraphMistake {
 /// Collects the components of a pipeline.
 ///
 /// Names are unique in the whole pipeline, without a dot. An input is the name of a source or a
-/// transform, or `NAME.rejects` for the rows that a transform could not work on.
+/// transform, or `NAME.rejects` for the rows that a transform could not work on; of a sink, it may
+/// also be `NAME.rejects` for those that another sink did not take.
 pub struct Builder {
     pub(crate) memory: usize,
     pub(crate) data_dir: PathBuf,
@@ -237,12 +238,26 @@ impl Pipeline {
     }
 }
 
-/// An output that can be an input: the rows of a source or transform, or a transform's rejects.
+/// An output that can be an input: the rows of a source or transform, or the rejects of a transform
+/// or sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Port {
     Source(usize),
     Transform(usize),
     Rejects(usize),
+    SinkRejects(usize),
+}
+
+impl Port {
+    /// Whose it is among the components of a role.
+    fn of(self, role: Role) -> Option<usize> {
+        match (role, self) {
+            (Role::Source, Port::Source(index))
+            | (Role::Transform, Port::Transform(index) | Port::Rejects(index))
+            | (Role::Sink, Port::SinkRejects(index)) => Some(index),
+            _ => None,
+        }
+    }
 }
 
 /// The inputs of all components as ports.
@@ -252,6 +267,8 @@ pub(crate) struct Wiring {
     pub(crate) sinks: Vec<Vec<Port>>,
     // Transforms such that each comes after those that feed it.
     pub(crate) order: Vec<usize>,
+    // Sinks such that each comes after those whose rejects it takes.
+    pub(crate) sink_order: Vec<usize>,
 }
 
 /// Resolves names, and finds what is unknown, double, unread or circular.
@@ -266,7 +283,8 @@ pub(crate) fn wire(builder: &Builder) -> Result<Wiring, Vec<GraphMistake>> {
     }
     if wirer.mistakes.is_empty() {
         wirer.find_unread(&wiring);
-        wiring.order = wirer.order(&wiring);
+        wiring.order = wirer.order(Role::Transform, &wiring.transforms);
+        wiring.sink_order = wirer.order(Role::Sink, &wiring.sinks);
     }
     if wirer.mistakes.is_empty() { Ok(wiring) } else { Err(wirer.mistakes) }
 }
@@ -283,6 +301,9 @@ fn ports(builder: &Builder) -> HashMap<String, Port> {
     for (index, node) in builder.transforms.iter().enumerate() {
         ports.insert(node.name.to_string(), Port::Transform(index));
         ports.insert(format!("{}.rejects", node.name), Port::Rejects(index));
+    }
+    for (index, node) in builder.sinks.iter().enumerate() {
+        ports.insert(format!("{}.rejects", node.name), Port::SinkRejects(index));
     }
     ports
 }
@@ -334,9 +355,14 @@ impl Wirer<'_> {
                     let said = Mistake::new(format!("the input `{input}` is named twice"));
                     wrong.get_or_insert((Some(index), said.help("name it once")));
                 }
+                Some(Port::SinkRejects(_)) if role != Role::Sink => {
+                    let said = format!("`{input}` are rows that a sink did not take");
+                    let said = Mistake::new(said).help("only sinks can take them");
+                    wrong.get_or_insert((Some(index), said));
+                }
                 Some(port) => resolved.push(*port),
                 None => {
-                    wrong.get_or_insert((Some(index), self.unknown(input)));
+                    wrong.get_or_insert((Some(index), self.unknown(role, input)));
                 }
             }
         }
@@ -351,20 +377,29 @@ impl Wirer<'_> {
         resolved
     }
 
-    fn unknown(&self, input: &str) -> Mistake {
+    fn unknown(&self, role: Role, input: &str) -> Mistake {
         let base = input.strip_suffix(".rejects").unwrap_or(input);
         let sink = self.builder.sinks.iter().any(|node| &*node.name == base);
         let source = self.builder.sources.iter().any(|node| &*node.name == base);
         if sink {
-            return Mistake::new(format!("`{input}` is a sink"))
-                .help("inputs are sources and transforms");
+            let said = Mistake::new(format!("`{input}` is a sink"));
+            return said.help(match role {
+                Role::Sink => format!(
+                    "inputs are sources, transforms, and `{base}.rejects` for rows it does not take"
+                ),
+                _ => "inputs are sources and transforms".to_owned(),
+            });
         }
         if source {
             return Mistake::new(format!("`{input}` does not exist: `{base}` is a source"))
-                .help("only transforms have rejects");
+                .help("only transforms and sinks have rejects");
         }
         let said = Mistake::new(format!("there is no source or transform `{input}`"));
-        match closest(input, self.ports.keys().map(String::as_str)) {
+        let fit = self
+            .ports
+            .iter()
+            .filter(|(_, port)| role == Role::Sink || port.of(Role::Sink).is_none());
+        match closest(input, fit.map(|(name, _)| name.as_str())) {
             Some(name) => said.help(format!("did you mean `{name}`?")),
             None => {
                 let names = self.ports.keys().filter(|name| !name.contains('.'));
@@ -393,19 +428,16 @@ impl Wirer<'_> {
         }
     }
 
-    /// An order in which each transform comes after what feeds it; a mistake where there is none.
-    fn order(&mut self, wiring: &Wiring) -> Vec<usize> {
+    /// An order in which each component of a role comes after those of them that feed it; a mistake
+    /// where there is none.
+    fn order(&mut self, role: Role, inputs: &[Vec<Port>]) -> Vec<usize> {
         let mut order: Vec<usize> = Vec::new();
-        while order.len() < wiring.transforms.len() {
-            let ready = |port: &Port| match port {
-                Port::Source(_) => true,
-                Port::Transform(index) | Port::Rejects(index) => order.contains(index),
-            };
-            let next = (0..wiring.transforms.len()).find(|index| {
-                !order.contains(index) && wiring.transforms[*index].iter().all(ready)
-            });
+        while order.len() < inputs.len() {
+            let ready = |port: &Port| port.of(role).is_none_or(|from| order.contains(&from));
+            let next = (0..inputs.len())
+                .find(|index| !order.contains(index) && inputs[*index].iter().all(ready));
             let Some(next) = next else {
-                self.report_cycle(wiring, &order);
+                self.report_cycle(role, inputs, &order);
                 break;
             };
             order.push(next);
@@ -413,15 +445,13 @@ impl Wirer<'_> {
         order
     }
 
-    fn report_cycle(&mut self, wiring: &Wiring, done: &[usize]) {
+    fn report_cycle(&mut self, role: Role, inputs: &[Vec<Port>], done: &[usize]) {
         // Whoever is left is on a cycle or behind one; going upstream among them must repeat.
         let upstream = |index: usize| {
-            wiring.transforms[index].iter().find_map(|port| match port {
-                Port::Transform(from) | Port::Rejects(from) if !done.contains(from) => Some(*from),
-                _ => None,
-            })
+            let feeding = inputs[index].iter().filter_map(|port| port.of(role));
+            feeding.into_iter().find(|from| !done.contains(from))
         };
-        let Some(mut at) = (0..wiring.transforms.len()).find(|index| !done.contains(index)) else {
+        let Some(mut at) = (0..inputs.len()).find(|index| !done.contains(index)) else {
             return;
         };
         let mut path = Vec::new();
@@ -433,18 +463,17 @@ impl Wirer<'_> {
             }
         }
         let start = path.iter().position(|index| *index == at).unwrap_or(0);
-        let name = |index: &usize| self.builder.transforms[*index].name.to_string();
-        let mut circle: Vec<String> = path[start..].iter().rev().map(name).collect();
-        circle.extend(circle.first().cloned());
-        let said = Mistake::new(format!("it feeds itself: {}", circle.join(" -> ")));
-        let help = "take one of these out of the other's inputs";
-        let first = &self.builder.transforms[at].name;
-        let input = self.builder.transforms[at].inputs.iter().position(|input| {
-            circle.contains(input)
-                || input.strip_suffix(".rejects").is_some_and(|i| circle.contains(&i.to_owned()))
-        });
-        let said = mistake(Role::Transform, first, said.help(help));
-        self.mistakes.push(GraphMistake { input, ..said });
+        let circle = &path[start..];
+        let input =
+            inputs[at].iter().position(|port| port.of(role).is_some_and(|i| circle.contains(&i)));
+        let names: Vec<_> = names(self.builder).filter(|(of, _)| *of == role).collect();
+        let name = |index: &usize| names.get(*index).map_or("", |(_, name)| name);
+        let around: Vec<&str> = circle.iter().rev().chain(circle.last()).map(name).collect();
+        let said = Mistake::new(format!("it feeds itself: {}", around.join(" -> ")));
+        let said = said.help("take one of these out of the other's inputs");
+        if let Some((role, first)) = names.get(at) {
+            self.mistakes.push(GraphMistake { input, ..mistake(*role, first, said) });
+        }
     }
 }
 

@@ -28,6 +28,9 @@ mod source_task;
 /// The fused transforms behind a source.
 mod route;
 
+/// Rejected rows on their way.
+mod rejects;
+
 /// The queue in front of a sink.
 mod edge;
 

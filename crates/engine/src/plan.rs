@@ -8,9 +8,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use tidegate_model::{Commit, Mistake, OFFSET};
 
 use crate::graph::{Builder, GraphMistake, Port, Role, Wiring, wire};
-
-/// The column that says why a row was rejected, after the columns of the rejected row.
-pub(crate) const REASON: &str = "reject_reason";
+use crate::rejects::{REASON, rejects_schema};
 
 /// Texts of which a row must have at least one.
 pub(crate) type Literals = Arc<[Box<str>]>;
@@ -61,8 +59,9 @@ pub(crate) fn plan(builder: &Builder) -> Result<Planned, Vec<GraphMistake>> {
     let wiring = wire(builder)?;
     let mut planner = Planner { builder, wiring: &wiring, mistakes: shared_targets(builder) };
     planner.mistakes.extend(too_little_memory(builder));
-    let schemas = planner.schemas();
-    let needs = planner.needs(&schemas);
+    let mut schemas = planner.schemas();
+    let sinks = planner.sinks(&mut schemas);
+    let needs = planner.needs(&schemas, sinks);
     if !planner.mistakes.is_empty() {
         return Err(planner.mistakes);
     }
@@ -117,6 +116,11 @@ fn unchecked(builder: &Builder, wiring: &Wiring) -> Vec<Unchecked> {
             for &index in &wiring.order {
                 if feeds(&fed, &wiring.transforms[index]) {
                     fed.extend([Port::Transform(index), Port::Rejects(index)]);
+                }
+            }
+            for &index in &wiring.sink_order {
+                if feeds(&fed, &wiring.sinks[index]) {
+                    fed.insert(Port::SinkRejects(index));
                 }
             }
             let transforms = builder.transforms.iter().zip(&wiring.transforms);
@@ -188,16 +192,6 @@ fn projected(schema: &SchemaRef, names: &BTreeSet<String>, offsets: bool) -> Sch
     Arc::new(Schema::new(kept.chain(hidden).collect::<Vec<_>>()))
 }
 
-/// The columns of rejected rows: as they came, and why.
-pub(crate) fn rejects_schema(input: &SchemaRef) -> SchemaRef {
-    let mut fields: Vec<_> = input.fields().iter().cloned().collect();
-    // The hidden column stays the last one.
-    let hidden = fields.pop_if(|field| field.name() == OFFSET);
-    fields.push(Arc::new(Field::new(REASON, DataType::Utf8, false)));
-    fields.extend(hidden);
-    Arc::new(Schema::new(fields))
-}
-
 /// Sinks that would write to the same place.
 fn shared_targets(builder: &Builder) -> Vec<GraphMistake> {
     let mut seen: HashMap<String, &str> = HashMap::new();
@@ -251,7 +245,7 @@ impl Planner<'_> {
         self.mistakes.push(GraphMistake { component, input: None, mistake });
     }
 
-    /// The full columns of every output, hidden ones left out. What can't be known, for a mistake
+    /// The full columns of every output but the rejects of sinks, hidden ones left out. What can't be known, for a mistake
     /// upstream or a source that has not connected, is left out, and not complained about.
     fn schemas(&mut self) -> HashMap<Port, SchemaRef> {
         let mut schemas = HashMap::new();
@@ -301,7 +295,10 @@ impl Planner<'_> {
                     columns(first),
                     columns(schema)
                 ));
-                let help = "bring them to the same columns with an sql transform each";
+                let help = match ports.iter().any(|port| matches!(port, Port::SinkRejects(_))) {
+                    true => "give each a sink of its own",
+                    false => "bring them to the same columns with an sql transform each",
+                };
                 let component = Some((role, Arc::clone(name)));
                 let mistake = said.help(help);
                 self.mistakes.push(GraphMistake { component, input: Some(index), mistake });
@@ -311,23 +308,33 @@ impl Planner<'_> {
         ports.iter().all(|port| schemas.contains_key(port)).then(|| Arc::clone(first))
     }
 
-    /// From the sinks upstream: what is read of each output.
-    fn needs(&mut self, schemas: &HashMap<Port, SchemaRef>) -> Needs {
-        let mut needs = Needs::default();
-        for (node, ports) in self.builder.sinks.iter().zip(&self.wiring.sinks) {
-            let input = self.input(Role::Sink, &node.name, ports, schemas);
-            let columns = input.as_ref().map(|input| (input, node.sink.columns(input)));
-            let names = match columns {
-                Some((input, Ok(columns))) => named(input, &columns),
-                Some((_, Err(mistake))) => {
-                    self.complain(Role::Sink, &node.name, mistake);
-                    BTreeSet::new()
+    /// What each sink reads, which are the columns of its rejects too.
+    fn sinks(&mut self, schemas: &mut HashMap<Port, SchemaRef>) -> Vec<BTreeSet<String>> {
+        let mut all = vec![BTreeSet::new(); self.builder.sinks.len()];
+        for &index in &self.wiring.sink_order {
+            let node = &self.builder.sinks[index];
+            let ports = &self.wiring.sinks[index];
+            let Some(input) = self.input(Role::Sink, &node.name, ports, schemas) else { continue };
+            match node.sink.columns(&input) {
+                Ok(columns) => {
+                    let names = named(&input, &columns);
+                    let rejects = rejects_schema(&projected(&input, &names, false));
+                    schemas.insert(Port::SinkRejects(index), rejects);
+                    all[index] = names;
                 }
-                None => BTreeSet::new(),
-            };
-            needs.read(ports, &names);
-            needs.sinks.push(names);
+                Err(mistake) => self.complain(Role::Sink, &node.name, mistake),
+            }
         }
+        all
+    }
+
+    /// From the sinks upstream: what is read of each output.
+    fn needs(&self, schemas: &HashMap<Port, SchemaRef>, sinks: Vec<BTreeSet<String>>) -> Needs {
+        let mut needs = Needs::default();
+        for (names, ports) in sinks.iter().zip(&self.wiring.sinks) {
+            needs.read(ports, names);
+        }
+        needs.sinks = sinks;
         needs.transforms = vec![BTreeSet::new(); self.builder.transforms.len()];
         for &index in self.wiring.order.iter().rev() {
             let node = &self.builder.transforms[index];

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
+use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
 use tidegate_flow::BudgetHolder;
 use tidegate_model::{Batch, Error, Moment, OFFSET, Output, Rejects, Result, Stage, Verdict};
@@ -15,7 +15,8 @@ use tokio::sync::Mutex;
 
 use crate::graph::{Builder, Port, Role, place};
 use crate::memory::{compacted, made_bytes};
-use crate::plan::{Plan, rejects_schema};
+use crate::plan::Plan;
+use crate::rejects::{rejects_schema, with_reasons};
 use crate::stop::panicked;
 
 /// A worker hands over what it has made once it is this much; the rest is made when that is gone.
@@ -39,19 +40,30 @@ pub(crate) struct Work {
 
 /// One of those who read an output.
 #[derive(Clone, Debug)]
-struct Branch {
-    // Indices of the columns it gets; `None` where it gets them all.
-    columns: Option<Vec<usize>>,
-    next: Next,
+pub(crate) struct Branch {
+    /// Indices of the columns it gets; `None` where it gets them all.
+    pub(crate) columns: Option<Vec<usize>>,
+    pub(crate) next: Next,
 }
 
-/// An edge of a route: from the source by this way to a sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An edge of a route: from the source by this way to a sink, and on from there.
+#[derive(Clone, Debug)]
 pub(crate) struct EdgePlan {
     /// The sink's index.
     pub(crate) sink: usize,
     /// The way: the input's name, and behind it those it came through, where there are several.
     pub(crate) input: Arc<str>,
+    /// Who takes what the sink rejects of these rows, by the edges below.
+    pub(crate) rejects: Vec<Branch>,
+    /// From the sink to those.
+    pub(crate) edges: Vec<EdgePlan>,
+}
+
+impl EdgePlan {
+    /// How many edges these are, with those behind them.
+    pub(crate) fn count(edges: &[EdgePlan]) -> usize {
+        edges.iter().map(|edge| 1 + Self::count(&edge.edges)).sum()
+    }
 }
 
 /// What transforms count; shared with snapshots.
@@ -143,13 +155,31 @@ impl<'a> Router<'a> {
                 branches.push(Branch { columns, next: Next::Stage(node) });
             }
         }
+        branches.extend(self.sinks(&mut route.edges, port, columns, &way)?);
+        Ok(branches)
+    }
+
+    /// The sinks that read an output, and those that take what they reject.
+    fn sinks(
+        &self,
+        edges: &mut Vec<EdgePlan>,
+        port: Port,
+        columns: &SchemaRef,
+        way: &str,
+    ) -> Result<Vec<Branch>> {
+        let mut branches = Vec::new();
         for (sink, inputs) in self.plan.wiring.sinks.iter().enumerate() {
             if inputs.contains(&port) {
                 // Sinks don't see offsets, but their tasks do.
                 let wanted = with_offset(&self.plan.sinks[sink], columns);
                 let columns = projection(columns, &wanted)?;
-                branches.push(Branch { columns, next: Next::Edge(route.edges.len()) });
-                route.edges.push(EdgePlan { sink, input: way.as_str().into() });
+                branches.push(Branch { columns, next: Next::Edge(edges.len()) });
+                let mut behind = Vec::new();
+                let port = Port::SinkRejects(sink);
+                let further = format!("{} < {way}", self.name(port));
+                let columns = rejects_schema(&wanted);
+                let rejects = self.sinks(&mut behind, port, &columns, &further)?;
+                edges.push(EdgePlan { sink, input: way.into(), rejects, edges: behind });
             }
         }
         Ok(branches)
@@ -210,6 +240,7 @@ impl<'a> Router<'a> {
             Port::Source(index) => self.builder.sources[index].name.to_string(),
             Port::Transform(index) => self.builder.transforms[index].name.to_string(),
             Port::Rejects(index) => format!("{}.rejects", self.builder.transforms[index].name),
+            Port::SinkRejects(index) => format!("{}.rejects", self.builder.sinks[index].name),
         }
     }
 }
@@ -347,12 +378,7 @@ impl Node {
             batch.ack.split().settle(Verdict::Dropped);
             return Ok(());
         }
-        let reasons: ArrayRef = Arc::new(StringArray::from(rejects.reasons));
-        let mut columns = rejects.rows.columns().to_vec();
-        let hidden = columns.pop_if(|_| self.rejects_schema.column_with_name(OFFSET).is_some());
-        columns.push(reasons);
-        columns.extend(hidden);
-        let rows = RecordBatch::try_new(Arc::clone(&self.rejects_schema), columns);
+        let rows = with_reasons(&rejects.rows, rejects.reasons, &self.rejects_schema);
         let rows = rows.map_err(|error| {
             Error::fatal("its rejects are not rows of its input")
                 .because(error)
@@ -399,7 +425,7 @@ impl Worker {
 }
 
 /// Gives a batch to all who read it; what is to be queued is compacted first.
-fn spread(
+pub(crate) fn spread(
     batch: Batch,
     branches: &[Branch],
     holder: &BudgetHolder,

@@ -1,4 +1,5 @@
-//! One sink at work: takes turns among its edges, writes, commits, and only then acks.
+//! One sink at work: takes turns among its edges, writes, hands on what it rejects, commits, and only
+//! then acks.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -7,8 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow_array::{RecordBatch, UInt64Array};
-use futures::{FutureExt, StreamExt};
-use tidegate_flow::{Backoff, FairMerge, FlowExt, Merged};
+use futures::{FutureExt, Stream, StreamExt};
+use tidegate_flow::{Backoff, FairMerge, FlowExt, Merged, Meter};
 use tidegate_model::{
     Ack, Batch, Commit, Delivered, Error, ErrorKind, OFFSET, Partition, Result, Sink, SinkContext,
     Verdict, Written,
@@ -16,9 +17,10 @@ use tidegate_model::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::edge::EdgeReceiver;
-use crate::gather::{Gathered, Part, verdicts};
+use crate::gather::{Gathered, Part, shared_out};
 use crate::gauges::Gauge;
 use crate::graph::{Role, place};
+use crate::rejects::{Hurry, Outlet, Owed, Rejected, Waiting};
 
 /// What was written is committed this long after the first of it, at the latest.
 const COMMIT_AGE: Duration = Duration::from_millis(200);
@@ -31,6 +33,8 @@ pub(crate) struct SinkTask {
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) context: SinkContext,
     pub(crate) inlets: Vec<Inlet>,
+    /// Told by those whose rejects it takes that they wait for them to be safe.
+    pub(crate) hurry: Arc<Hurry>,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) backoff: Backoff,
 }
@@ -39,24 +43,41 @@ pub(crate) struct SinkTask {
 pub(crate) struct Inlet {
     pub(crate) input: Arc<str>,
     pub(crate) source: Arc<str>,
-    /// Whether offsets mean the same after a restart.
+    /// Whether the same rows come again after a restart, with the same offsets.
     pub(crate) same_offsets: bool,
     pub(crate) edge: EdgeReceiver,
+    /// Where the rows go that the sink rejects of it.
+    pub(crate) rejects: Outlet,
+}
+
+/// Why a sink ends before all its edges have.
+enum Halt {
+    /// It failed itself.
+    Failed(Error),
+    /// What it rejected was not made safe. Who was to do that says why; here all that is not
+    /// committed is given up.
+    Lost,
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Halt::Failed(error)
+    }
 }
 
 impl SinkTask {
     /// Runs until all edges have ended and everything is committed, or to an error that waiting
     /// does not mend.
     pub(crate) async fn run(self) -> Result<()> {
-        let Self { sink, context, inlets, gauge, backoff } = self;
+        let Self { sink, context, inlets, hurry, gauge, backoff } = self;
         let name = Arc::clone(&context.name);
         let mut merge = FairMerge::new();
         let mut ways = Vec::new();
-        for Inlet { input, source, same_offsets, edge } in inlets {
+        for Inlet { input, source, same_offsets, edge, rejects } in inlets {
             merge.insert(ways.len(), edge);
             // Without a commit there is nothing to keep the ends with, and rows may not know theirs.
             let keeps_ends = same_offsets && sink.commit_when() == Commit::Grouped;
-            ways.push(Way { input, source, keeps_ends });
+            ways.push(Way { input, source, keeps_ends, rejects });
         }
         let batches = merge.filter_map(|merged| async {
             match merged {
@@ -65,45 +86,33 @@ impl SinkTask {
             }
         });
         let batches = batches.meter();
-        gauge.set_meter(batches.handle());
+        let meter = batches.handle();
+        gauge.set_meter(meter.clone());
         let (written, gathered) = (Uncommitted::default(), Gathered::new(sink.gather()));
         let (ends, commit_bytes_max) = (BTreeMap::new(), sink.commit_bytes_max());
-        let mut writer =
-            Writer { sink, ways, ends, gathered, written, commit_bytes_max, gauge, backoff };
-        let done = async {
-            writer.open(context).await?;
-            let mut batches = pin!(batches);
-            loop {
-                let commit = until(writer.written.since.map(|since| since + COMMIT_AGE));
-                let gathered = until(writer.gathered.due());
-                tokio::select! {
-                    biased;
-                    () = commit => writer.commit().await?,
-                    () = gathered => writer.write().await?,
-                    next = batches.next() => match next {
-                        Some((way, batch)) => writer.take(way, batch).await?,
-                        None => break,
-                    },
-                }
-                if writer.gathered.is_patient() {
-                    continue;
-                }
-                // Whoever is not to wait is joined by what is there.
-                while !writer.gathered.is_full()
-                    && let Some(Some((way, batch))) = batches.next().now_or_never()
-                {
-                    writer.take(way, batch).await?;
-                }
-                writer.write().await?;
-            }
-            writer.write().await?;
-            writer.commit().await?;
-            writer.sink.close().await;
-            Ok(())
+        // Where each write is durable at once, nothing is kept that could be ahead of its rejects.
+        let owed = (sink.commit_when() == Commit::Grouped).then(Arc::default);
+        let mut writer = Writer {
+            sink,
+            ways,
+            ends,
+            gathered,
+            written,
+            owed,
+            hurry,
+            commit_bytes_max,
+            meter,
+            gauge,
+            backoff,
         };
-        done.await.map_err(|error: Error| error.within(place(Role::Sink, &name)))?;
-        writer.gauge.ended.store(true, Ordering::Relaxed);
-        Ok(())
+        match writer.serve(context, batches).await {
+            Ok(()) => {
+                writer.gauge.ended.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Halt::Lost) => Ok(()),
+            Err(Halt::Failed(error)) => Err(error.within(place(Role::Sink, &name))),
+        }
     }
 }
 
@@ -113,6 +122,7 @@ struct Way {
     source: Arc<str>,
     // Whether it is kept how far the sink has come.
     keeps_ends: bool,
+    rejects: Outlet,
 }
 
 /// What was written and is not committed.
@@ -132,12 +142,58 @@ struct Writer {
     ends: BTreeMap<(usize, Partition), u64>,
     gathered: Gathered,
     written: Uncommitted,
+    // Rejects that must be safe before a commit.
+    owed: Option<Arc<Owed>>,
+    hurry: Arc<Hurry>,
     commit_bytes_max: usize,
+    meter: Meter,
     gauge: Arc<Gauge>,
     backoff: Backoff,
 }
 
 impl Writer {
+    /// Takes, writes and commits until there is no more.
+    async fn serve(
+        &mut self,
+        context: SinkContext,
+        batches: impl Stream<Item = (usize, Batch)>,
+    ) -> Result<(), Halt> {
+        self.open(context).await?;
+        let mut batches = pin!(batches);
+        loop {
+            let hurry = Arc::clone(&self.hurry);
+            let due = |due: Option<Instant>| {
+                due.map(|due| if hurry.is_on() { Instant::now() } else { due })
+            };
+            let commit = until(due(self.written.since.map(|since| since + COMMIT_AGE)));
+            let gathered = until(due(self.gathered.due()));
+            tokio::select! {
+                biased;
+                () = commit => self.commit().await?,
+                () = gathered => self.write().await?,
+                next = batches.next() => match next {
+                    Some((way, batch)) => self.take(way, batch).await?,
+                    None => break,
+                },
+                () = hurry.told() => continue,
+            }
+            if self.gathered.is_patient() {
+                continue;
+            }
+            // Whoever is not to wait is joined by what is there.
+            while !self.gathered.is_full()
+                && let Some(Some((way, batch))) = batches.next().now_or_never()
+            {
+                self.take(way, batch).await?;
+            }
+            self.write().await?;
+        }
+        self.write().await?;
+        self.commit().await?;
+        self.sink.close().await;
+        Ok(())
+    }
+
     async fn open(&mut self, context: SinkContext) -> Result<()> {
         let mut delays = self.backoff.delays();
         let delivered = loop {
@@ -158,7 +214,7 @@ impl Writer {
 
     /// Gathers a batch to be written, but for rows that are there already, and writes what it does
     /// not go together with.
-    async fn take(&mut self, way: usize, batch: Batch) -> Result<()> {
+    async fn take(&mut self, way: usize, batch: Batch) -> Result<(), Halt> {
         let key = (way, batch.partition.clone());
         let done = self.ends.get(&key).copied().unwrap_or(0);
         if batch.end <= done {
@@ -181,15 +237,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what was gathered.
-    async fn write(&mut self) -> Result<()> {
+    /// Writes what was gathered, and hands on what was rejected of it.
+    async fn write(&mut self) -> Result<(), Halt> {
         let Some((parts, rows)) = self.gathered.take()? else { return Ok(()) };
         let rejected = match rows.num_rows() {
             0 => Vec::new(),
             _ => self.write_rows(rows).await?,
         };
-        let verdicts: Vec<_> = verdicts(&parts, &rejected).collect();
-        for (Part { way, batch, bytes, .. }, verdict) in parts.into_iter().zip(verdicts) {
+        for (Part { way, batch, bytes, .. }, rejected) in shared_out(parts, rejected) {
+            let verdict = self.hand_on(way, &batch, rejected).await?;
             let Batch { partition, end, ack, .. } = batch;
             if self.ways.get(way).is_some_and(|way| way.keeps_ends) {
                 self.written.moved.insert((way, partition), end);
@@ -206,8 +262,29 @@ impl Writer {
         Ok(())
     }
 
+    /// Rejected rows of a batch go to those who take them; where nobody does they are counted and
+    /// gone. What becomes of the batch but for them.
+    async fn hand_on(
+        &mut self,
+        way: usize,
+        batch: &Batch,
+        rejected: Vec<Rejected>,
+    ) -> Result<Verdict> {
+        if rejected.is_empty() {
+            return Ok(Verdict::Delivered);
+        }
+        let Some(rejects) = self.ways.get(way).map(|way| &way.rejects) else {
+            return Ok(Verdict::Dropped);
+        };
+        if !rejects.is_read() {
+            return Ok(Verdict::Dropped);
+        }
+        self.meter.blocked(rejects.send(batch, rejected, self.owed.as_ref())).await?;
+        Ok(Verdict::Delivered)
+    }
+
     /// Writes rows until each is written or rejected; gives the rejected ones, ascending.
-    async fn write_rows(&mut self, mut rows: RecordBatch) -> Result<Vec<usize>> {
+    async fn write_rows(&mut self, mut rows: RecordBatch) -> Result<Vec<Rejected>> {
         let mut delays = self.backoff.delays();
         let mut refused = Vec::new();
         // Which of the first rows are left, once not all are.
@@ -228,11 +305,12 @@ impl Writer {
                             let sink = &*self.gauge.name;
                             tracing::warn!(sink, count, "rows are rejected, the first: {reason}");
                         }
-                        refused.extend(rejected.iter().filter_map(|(row, _)| first(&left, *row)));
                     }
+                    let rejected = rejected.into_iter();
+                    refused.extend(rejected.filter_map(|(r, why)| Some((first(&left, r)?, why))));
                     if again.is_empty() {
                         self.gauge.set_trouble(None);
-                        refused.sort_unstable();
+                        refused.sort_unstable_by_key(|(row, _)| *row);
                         return Ok(refused);
                     }
                     left = Some(again.iter().filter_map(|row| first(&left, *row)).collect());
@@ -253,10 +331,25 @@ impl Writer {
         }
     }
 
-    /// Makes durable what was written, and acks it.
-    async fn commit(&mut self) -> Result<()> {
+    /// Waits until those who take rejects have made them durable, and has them hurry meanwhile; false
+    /// where they never will.
+    async fn rejects_are_safe(&mut self) -> bool {
+        let Some(owed) = &self.owed else { return true };
+        if let Some(safe) = owed.is_settled().now_or_never() {
+            return safe;
+        }
+        let takers = self.ways.iter().flat_map(|way| &way.rejects.takers);
+        let _waiting: Vec<Waiting> = takers.map(Hurry::on).collect();
+        self.meter.blocked(owed.is_settled()).await
+    }
+
+    /// Makes durable what was written, once what was rejected of it is, and acks it.
+    async fn commit(&mut self) -> Result<(), Halt> {
         if self.written.acks.is_empty() {
             return Ok(());
+        }
+        if !self.rejects_are_safe().await {
+            return Err(Halt::Lost);
         }
         let moved = self.written.moved.iter();
         let delivered: Vec<Delivered> = moved

@@ -15,6 +15,7 @@ use crate::gauges::{Gauge, NamedEdge};
 use crate::graph::{Builder, Role, place};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
+use crate::rejects::{Hurry, Outlet};
 use crate::route::{EdgePlan, Route, Router, StageCounts};
 use crate::run::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Handle, RunOptions, Running, Shared};
 use crate::sink_task::{Inlet, SinkTask};
@@ -34,7 +35,20 @@ pub(crate) struct Starter {
     failed: Arc<Notify>,
     // Both ends of every edge that is made and not handed to its task yet.
     inlets: Vec<Vec<Inlet>>,
+    // Of each sink, for those whose rejects it takes.
+    hurries: Vec<Arc<Hurry>>,
     edges: Vec<NamedEdge>,
+}
+
+/// Where the rows of an edge come from.
+#[derive(Clone, Copy)]
+struct Upstream<'a> {
+    source: usize,
+    holder: &'a Arc<BudgetHolder>,
+    // What each edge may hold.
+    share: usize,
+    // Whether the same rows come again after a restart, with the same offsets.
+    same_offsets: bool,
 }
 
 /// What the pieces are named in errors and counts.
@@ -48,9 +62,22 @@ impl Starter {
     pub(crate) fn new(builder: Builder, plan: Plan, options: RunOptions, store: Store) -> Self {
         let budget = ByteBudget::new(builder.memory);
         let inlets = builder.sinks.iter().map(|_| Vec::new()).collect();
+        let hurries = builder.sinks.iter().map(|_| Arc::default()).collect();
         let (settled, failed) = (Arc::default(), Arc::default());
         let (began, edges) = (Instant::now(), Vec::new());
-        Self { builder, plan, options, store, budget, began, settled, failed, inlets, edges }
+        Self {
+            builder,
+            plan,
+            options,
+            store,
+            budget,
+            began,
+            settled,
+            failed,
+            inlets,
+            hurries,
+            edges,
+        }
     }
 
     pub(crate) async fn start(mut self) -> Result<Running> {
@@ -124,12 +151,14 @@ impl Starter {
             (0..builder.sources.len()).map(|source| router.route(source)).collect();
         let routes = routes?;
         // By every way of every source there is an edge; together they hold half of the memory.
-        let ways: usize = routes.iter().map(|route| route.edges.len()).sum();
+        let ways: usize = routes.iter().map(|route| EdgePlan::count(&route.edges)).sum();
         let share = builder.memory / 2 / ways.max(1);
         let mut paths = Vec::new();
         for (source, route) in routes.into_iter().enumerate() {
-            let edges = self.edges(source, &route.edges, share);
             let holder = self.holder(source)?;
+            let same_offsets = self.builder.sources[source].source.same_offsets();
+            let from = Upstream { source, holder: &holder, share, same_offsets };
+            let edges = self.edges(from, &route.edges);
             let ledger = Ledger::new(Arc::clone(&self.settled), Arc::clone(&self.failed));
             let gauge = Arc::clone(&gauges.sources[source]);
             paths.push(Path { route, edges, holder, ledger, gauge, began: self.began });
@@ -137,11 +166,20 @@ impl Starter {
         Ok(paths)
     }
 
-    fn edges(&mut self, source: usize, planned: &[EdgePlan], share: usize) -> Vec<EdgeSender> {
-        let builder = &self.builder;
-        let node = &builder.sources[source];
+    /// The senders of these edges; the other ends go to their sinks, with what is behind them.
+    fn edges(&mut self, from: Upstream<'_>, planned: &[EdgePlan]) -> Vec<EdgeSender> {
+        let Upstream { source, holder, share, same_offsets } = from;
         let mut senders = Vec::new();
-        for EdgePlan { sink, input } in planned {
+        for EdgePlan { sink, input, rejects, edges } in planned {
+            let same = same_offsets && self.builder.sinks[*sink].sink.same_rejects();
+            let rejects = Outlet {
+                branches: rejects.clone(),
+                edges: self.edges(Upstream { same_offsets: same, ..from }, edges),
+                holder: Arc::clone(holder),
+                takers: edges.iter().map(|edge| Arc::clone(&self.hurries[edge.sink])).collect(),
+            };
+            let builder = &self.builder;
+            let node = &builder.sources[source];
             let options = builder.sinks[*sink].options;
             let (sender, receiver): (EdgeSender, EdgeReceiver) =
                 edge(options.when_full, options.queue_bytes_max.unwrap_or(share));
@@ -154,8 +192,9 @@ impl Starter {
             self.inlets[*sink].push(Inlet {
                 input: Arc::clone(input),
                 source: Arc::clone(&node.name),
-                same_offsets: node.source.same_offsets(),
+                same_offsets,
                 edge: receiver,
+                rejects,
             });
             senders.push(sender);
         }
@@ -173,10 +212,10 @@ impl Starter {
 
     fn sink_tasks(&mut self, gauges: &Gauges) -> Vec<SinkTask> {
         let nodes = std::mem::take(&mut self.builder.sinks).into_iter().zip(&self.plan.sinks);
-        let inlets = std::mem::take(&mut self.inlets).into_iter().zip(&gauges.sinks);
+        let inlets = std::mem::take(&mut self.inlets).into_iter().zip(&self.hurries);
         nodes
-            .zip(inlets)
-            .map(|((node, columns), (inlets, gauge))| SinkTask {
+            .zip(inlets.zip(&gauges.sinks))
+            .map(|((node, columns), ((inlets, hurry), gauge))| SinkTask {
                 context: SinkContext {
                     records: self.store.records(&node.name),
                     name: node.name,
@@ -184,6 +223,7 @@ impl Starter {
                 },
                 sink: node.sink,
                 inlets,
+                hurry: Arc::clone(hurry),
                 gauge: Arc::clone(gauge),
                 backoff: self.options.backoff,
             })

@@ -32,6 +32,13 @@ pub trait Sink: Send {
         64 << 20
     }
 
+    /// Whether a row that comes again after a crash is rejected if it was before, and else is not.
+    /// Then those who take its [rejects](Written::rejected) may drop what they have. Without it,
+    /// because what was committed meanwhile decides too, they get what was in flight twice.
+    fn same_rejects(&self) -> bool {
+        true
+    }
+
     /// How far small batches are joined before a write.
     fn gather(&self) -> Gather {
         Gather::default()
@@ -62,7 +69,7 @@ pub trait Sink: Send {
 
     /// Makes all that was written durable, and with it how far it has come in each partition that
     /// moved since the last commit, in one step: after a crash either both are there or neither.
-    /// Only then the engine acks.
+    /// What was rejected is durable already, where others take it. Only then the engine acks.
     ///
     /// # Errors
     ///
@@ -136,7 +143,8 @@ pub struct Written {
     pub after: Option<Duration>,
     /// Why they are to be written again, for people to read.
     pub why: Option<String>,
-    /// Rows that will never be taken, ascending, and why.
+    /// Rows that will never be taken, ascending, and why. They go to the sinks that read
+    /// `NAME.rejects`; without one they are counted and gone.
     pub rejected: Vec<(usize, String)>,
 }
 

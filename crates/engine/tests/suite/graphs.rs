@@ -56,9 +56,10 @@ fn names_that_are_unknown_double_or_impossible() {
             "sinks.out inputs[0]: there is no source or transform `aap`; did you mean `app`?",
             "sinks.log inputs[0]: there is no source or transform `database`; there are `app`, \
              `web`",
-            "sinks.log2 inputs[0]: `out` is a sink; inputs are sources and transforms",
+            "sinks.log2 inputs[0]: `out` is a sink; inputs are sources, transforms, and \
+             `out.rejects` for rows it does not take",
             "sinks.log3 inputs[0]: `app.rejects` does not exist: `app` is a source; only \
-             transforms have rejects",
+             transforms and sinks have rejects",
             "sinks.log4 inputs[1]: the input `app` is named twice; name it once",
             "sinks.log5: it has no inputs; name sources or transforms: inputs = [\"NAME\"]",
         ]
@@ -95,6 +96,56 @@ fn circles_and_what_nobody_reads() {
     let alone = transform(source(Pipeline::builder(), "a"), "self", &["self", "a"]);
     let itself = said(sink(alone, "out", &["self"]));
     assert!(itself[0].contains("it feeds itself: self -> self"), "{}", itself[0]);
+}
+
+#[test]
+fn rejects_of_sinks_go_to_other_sinks_and_not_around() {
+    let builder = source(Pipeline::builder(), "a");
+    let good = sink(sink(builder, "out", &["a"]), "dead", &["out.rejects"]);
+    assert_eq!(said(sink(good, "last", &["dead.rejects"])), Vec::<String>::new());
+
+    let builder = sink(source(Pipeline::builder(), "a"), "out", &["a", "t"]);
+    let builder = transform(transform(builder, "t", &["out.rejects"]), "u", &["out"]);
+    assert_eq!(
+        said(sink(builder, "dead", &["u"])),
+        [
+            "transforms.t inputs[0]: `out.rejects` are rows that a sink did not take; only sinks \
+             can take them",
+            "transforms.u inputs[0]: `out` is a sink; inputs are sources and transforms",
+        ]
+    );
+    let builder = sink(source(Pipeline::builder(), "a"), "first", &["a", "third.rejects"]);
+    let builder = sink(sink(builder, "second", &["first.rejects"]), "third", &["second.rejects"]);
+    let circle = "sinks.first inputs[1]: it feeds itself: second -> third -> first -> second; take \
+                  one of these out of the other's inputs";
+    assert_eq!(said(builder), [circle]);
+}
+
+#[test]
+fn rejects_of_a_sink_have_the_columns_it_reads_and_why() {
+    let wants = |wants: &[&'static str]| {
+        let told = Told { wants: wants.to_vec(), ..Told::to(Does::Write) };
+        Box::new(told) as Box<_>
+    };
+    let build = |dead: &[&'static str], last: &[&'static str]| {
+        let options = SinkOptions::default();
+        let builder = source(Pipeline::builder(), "a").sink("out", &["a"], options, wants(&["c"]));
+        let builder = builder.sink("dead", &["out.rejects"], options, wants(dead));
+        said(builder.sink("last", &["dead.rejects"], options, wants(last)))
+    };
+    let reason = "reject_reason";
+    assert_eq!(build(&["c", reason], &["c", reason]), Vec::<String>::new());
+    assert_eq!(build(&["c"], &["c", reason]), Vec::<String>::new(), "why `dead` rejects it");
+    let lines = build(&["a"], &["c"]);
+    assert_eq!(lines.len(), 1, "what is behind a mistake is not complained about: {lines:?}");
+    assert!(lines[0].starts_with("sinks.dead: ") && lines[0].contains("\"a\""), "{lines:?}");
+
+    let builder = sink(source(Pipeline::builder(), "a"), "out", &["a"]);
+    let lines = said(sink(builder, "dead", &["out.rejects", "a"]));
+    let expected = "sinks.dead inputs[1]: its inputs have different columns: (a UInt64, \
+                    reject_reason Utf8) and (a UInt64, b UInt64, c UInt64); give each a sink of \
+                    its own";
+    assert_eq!(lines, [expected]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod graphs;
 mod lifecycle;
 mod parts;
 mod prepare;
+mod rejects;
 mod required;
 mod sim;
 mod told;

@@ -12,8 +12,9 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use futures::future::BoxFuture;
 use futures::stream;
 use tidegate_model::{
-    Ack, Commit, Delivered, Error, Mistake, Moment, Output, Position, Result, Sink, SinkContext,
-    Source, SourceBatch, SourceContext, SourceStream, Stage, Transform, Verdict, Written,
+    Ack, Commit, Delivered, Error, Mistake, Moment, Output, Position, Records, Result, Sink,
+    SinkContext, Source, SourceBatch, SourceContext, SourceStream, Stage, Transform, Verdict,
+    Written,
 };
 
 /// The columns of a [`Numbers`] source.
@@ -125,6 +126,7 @@ pub(crate) enum Does {
     Stall,
     Panic,
     Fail,
+    FailCommit,
     Close,
 }
 
@@ -137,6 +139,11 @@ pub(crate) struct Told {
     pub(crate) columns: Arc<Mutex<Option<SchemaRef>>>,
     pub(crate) to: Option<String>,
     pub(crate) commit_bytes_max: usize,
+    pub(crate) commit_when: Commit,
+    /// Rows whose number this divides are not taken.
+    pub(crate) rejects: Option<u64>,
+    pub(crate) same_rejects: bool,
+    pub(crate) records: Option<Arc<dyn Records>>,
     /// How many rows it had at each commit.
     pub(crate) commits: Arc<Mutex<Vec<usize>>>,
 }
@@ -145,7 +152,19 @@ impl Told {
     pub(crate) fn to(does: Does) -> Self {
         let (rows, columns, commits) = Default::default();
         let (wants, to, commit_bytes_max) = (vec!["a"], None, usize::MAX);
-        Self { does, wants, rows, columns, to, commit_bytes_max, commits }
+        Self {
+            does,
+            wants,
+            rows,
+            columns,
+            to,
+            commit_bytes_max,
+            commit_when: Commit::Grouped,
+            rejects: None,
+            same_rejects: true,
+            records: None,
+            commits,
+        }
     }
 }
 
@@ -157,11 +176,15 @@ impl Sink for Told {
     }
 
     fn commit_when(&self) -> Commit {
-        Commit::Grouped
+        self.commit_when
     }
 
     fn commit_bytes_max(&self) -> usize {
         self.commit_bytes_max
+    }
+
+    fn same_rejects(&self) -> bool {
+        self.same_rejects
     }
 
     fn target(&self) -> Option<String> {
@@ -170,27 +193,40 @@ impl Sink for Told {
 
     fn open(&mut self, context: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
         *self.columns.lock().unwrap() = Some(Arc::clone(&context.columns));
+        self.records = Some(Arc::clone(&context.records));
         Box::pin(async move { context.records.delivered() })
     }
 
     fn write<'a>(&'a mut self, rows: &'a RecordBatch) -> BoxFuture<'a, Result<Written>> {
         Box::pin(async move {
             match self.does {
-                Does::Write => {}
+                Does::Write | Does::FailCommit => {}
                 Does::Stall => std::future::pending().await,
                 Does::Panic => panic!("told to"),
                 Does::Fail => return Err(Error::fatal("told to")),
                 Does::Close => return Err(Error::closed("told to")),
             }
             let numbers: &UInt64Array = rows.column(0).as_any().downcast_ref().unwrap();
-            self.rows.lock().unwrap().extend(numbers.values());
-            Ok(Written::default())
+            let numbers = numbers.values().iter().enumerate();
+            let (rejected, taken): (Vec<_>, Vec<_>) = numbers
+                .partition(|(_, number)| self.rejects.is_some_and(|by| number.is_multiple_of(by)));
+            self.rows.lock().unwrap().extend(taken.into_iter().map(|(_, number)| number));
+            let rejected = rejected.into_iter().map(|(row, _)| (row, "divided".to_owned()));
+            Ok(Written { rejected: rejected.collect(), ..Written::default() })
         })
     }
 
-    fn commit<'a>(&'a mut self, _: &'a [Delivered]) -> BoxFuture<'a, Result<()>> {
-        self.commits.lock().unwrap().push(self.rows.lock().unwrap().len());
-        Box::pin(async { Ok(()) })
+    fn commit<'a>(&'a mut self, delivered: &'a [Delivered]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async {
+            if self.does == Does::FailCommit {
+                return Err(Error::fatal("told to"));
+            }
+            self.commits.lock().unwrap().push(self.rows.lock().unwrap().len());
+            match &self.records {
+                Some(records) => records.save("", b"", delivered),
+                None => Ok(()),
+            }
+        })
     }
 }
 

@@ -265,6 +265,7 @@ pub(crate) struct SimSink {
     index: usize,
     exact: bool,
     rejects: Option<u64>,
+    same_rejects: bool,
     picky: bool,
     write_ms_max: u64,
     world: World,
@@ -281,6 +282,7 @@ impl SimSink {
             index,
             exact: sink.exact,
             rejects: sink.rejects,
+            same_rejects: sink.same_rejects,
             picky: sink.picky,
             write_ms_max: sink.write_ms_max,
             world: world.clone(),
@@ -309,6 +311,10 @@ impl Sink for SimSink {
 
     fn commit_when(&self) -> Commit {
         if self.exact { Commit::Grouped } else { Commit::EachWrite }
+    }
+
+    fn same_rejects(&self) -> bool {
+        self.same_rejects
     }
 
     fn gather(&self) -> Gather {

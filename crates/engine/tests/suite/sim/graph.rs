@@ -6,8 +6,10 @@ use tidegate_engine::{Pipeline, SinkOptions, WhenFull};
 
 use super::components::{SimSink, SimSource, SimTransform, World};
 
-/// At most so many components.
+/// At most so many components …
 const NODES_MAX: usize = 12;
+/// … and with those that take rejects so many sinks.
+const SINKS_MAX: usize = 12;
 
 /// An output that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,7 @@ pub(crate) enum Port {
     Source(usize),
     Transform(usize),
     Rejects(usize),
+    SinkRejects(usize),
 }
 
 /// What a transform does, decided by each row's number alone.
@@ -51,6 +54,8 @@ pub(crate) struct SinkPlan {
     pub(crate) exact: bool,
     /// Rejects rows whose number this divides.
     pub(crate) rejects: Option<u64>,
+    /// Says that it would reject the same rows again.
+    pub(crate) same_rejects: bool,
     /// Asks for some rows again.
     pub(crate) picky: bool,
     /// The longest that a write takes.
@@ -122,6 +127,29 @@ impl Plan {
                 self.sinks.push(sink(inputs, self.chunk_bytes, random));
             }
         }
+        let mut index = 0;
+        while index < self.sinks.len() {
+            if self.sinks[index].rejects.is_some() && random.u32(0..3) > 0 {
+                self.take_rejects(index, random);
+            }
+            index += 1;
+        }
+    }
+
+    /// Gives a sink's rejects to another one behind it, perhaps to one that takes others' too.
+    fn take_rejects(&mut self, from: usize, random: &mut fastrand::Rng) {
+        let port = Port::SinkRejects(from);
+        let takes = |sink: &SinkPlan| {
+            sink.inputs.iter().all(|port| matches!(port, Port::Rejects(_) | Port::SinkRejects(_)))
+        };
+        let other = (from + 1..self.sinks.len()).find(|index| takes(&self.sinks[*index]));
+        match other {
+            Some(other) if random.bool() => self.sinks[other].inputs.push(port),
+            _ if self.sinks.len() < SINKS_MAX => {
+                self.sinks.push(sink(vec![port], self.chunk_bytes, random));
+            }
+            _ => {}
+        }
     }
 
     /// The pipeline, with new components of this world.
@@ -155,6 +183,7 @@ fn name(port: Port) -> String {
         Port::Source(index) => format!("source{index}"),
         Port::Transform(index) => format!("transform{index}"),
         Port::Rejects(index) => format!("transform{index}.rejects"),
+        Port::SinkRejects(index) => format!("sink{index}.rejects"),
     }
 }
 
@@ -183,6 +212,7 @@ fn sink(inputs: Vec<Port>, chunk_bytes: usize, random: &mut fastrand::Rng) -> Si
         queue_bytes_max: random.bool().then(|| random.usize(1..chunk_bytes * 3)),
         exact: random.u32(0..3) > 0,
         rejects: (random.u32(0..4) == 0).then(|| random.u64(2..5)),
+        same_rejects: random.u32(0..4) > 0,
         picky: random.u32(0..4) == 0,
         write_ms_max: [0, 5, 300][random.usize(0..3)],
     }
