@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray};
 use arrow_buffer::{
-    BooleanBufferBuilder, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer, ToByteSlice,
+    ArrowNativeType, BooleanBufferBuilder, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer,
 };
 use arrow_schema::ArrowError;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
+use tidegate_flow::{BudgetHolder, Permit};
 
 use super::kind::{Kind, Mismatch};
-use crate::memory::Memory;
+use crate::memory::held;
 
 /// So much longer than what is in it a buffer may be, in parts of its length.
 const SPARE_SHARE: usize = 4;
@@ -93,9 +94,18 @@ impl Columns {
         self.columns.iter_mut().for_each(|column| column.truncate(self.rows));
     }
 
-    /// The arrays, which belong to the memory's budget.
-    pub(super) fn finish(self, memory: &mut Memory) -> Result<Vec<ArrayRef>, ArrowError> {
-        self.columns.into_iter().map(|column| column.finish(memory)).collect()
+    /// The arrays. They take what they need of the permit, and beyond it of the holder, until the
+    /// last view into them is gone.
+    pub(super) fn finish(
+        mut self,
+        permit: &mut Permit,
+        holder: &BudgetHolder,
+    ) -> Result<Vec<ArrayRef>, ArrowError> {
+        let needed: usize = self.columns.iter_mut().map(Column::shrink).sum();
+        // Of the same holder, it is taken.
+        let _ = permit.merge(holder.charge(needed.saturating_sub(permit.bytes())));
+        let held = Arc::new(permit.split(needed).unwrap_or_else(|| holder.charge(needed)));
+        self.columns.into_iter().map(|column| column.finish(&held)).collect()
     }
 }
 
@@ -207,21 +217,33 @@ impl Column {
         self.nulls.truncate(rows);
     }
 
-    fn finish(mut self, memory: &mut Memory) -> Result<ArrayRef, ArrowError> {
-        let nulls = memory.charged_nulls(self.nulls.finish());
+    /// Lets go of what is spare, and says how many bytes there are.
+    fn shrink(&mut self) -> usize {
+        let bytes = match &mut self.values {
+            Values::Int(values) => shrunk(values),
+            Values::Real(values) => shrunk(values),
+            Values::Bool(values) => values.capacity() / 8,
+            Values::Bytes { data, ends } => shrunk(data) + shrunk(ends),
+        };
+        bytes + self.nulls.allocated_size()
+    }
+
+    fn finish(mut self, permit: &Arc<Permit>) -> Result<ArrayRef, ArrowError> {
+        let nulls = self.nulls.finish();
+        let held = |buffer| held(buffer, permit);
         Ok(match self.values {
             Values::Int(values) => {
-                Arc::new(Int64Array::try_new(ScalarBuffer::from(memory.taken(values)), nulls)?)
+                let values = ScalarBuffer::from(held(Buffer::from_vec(values)));
+                Arc::new(Int64Array::try_new(values, nulls)?)
             }
             Values::Real(values) => {
-                Arc::new(Float64Array::try_new(ScalarBuffer::from(memory.taken(values)), nulls)?)
+                let values = ScalarBuffer::from(held(Buffer::from_vec(values)));
+                Arc::new(Float64Array::try_new(values, nulls)?)
             }
-            Values::Bool(mut values) => {
-                Arc::new(BooleanArray::new(memory.charged_bits(values.finish()), nulls))
-            }
+            Values::Bool(mut values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
             Values::Bytes { data, ends } => {
-                let ends = OffsetBuffer::new(ScalarBuffer::from(memory.taken(ends)));
-                let data = memory.taken(data);
+                let ends = OffsetBuffer::new(ScalarBuffer::from(held(Buffer::from_vec(ends))));
+                let data = held(Buffer::from_vec(data));
                 if self.kind == Kind::Blob {
                     Arc::new(BinaryArray::try_new(ends, data, nulls)?)
                 } else {
@@ -232,14 +254,12 @@ impl Column {
     }
 }
 
-impl Memory {
-    /// What was gathered as a buffer that is not much longer than it must be.
-    fn taken<T: arrow_buffer::ArrowNativeType + ToByteSlice>(&mut self, mut values: Vec<T>) -> Buffer {
-        if values.capacity() > values.len() + values.len() / SPARE_SHARE {
-            values.shrink_to_fit();
-        }
-        self.charged(Buffer::from_vec(values))
+/// Makes it not much longer than it must be; how many bytes it has then.
+fn shrunk<T: ArrowNativeType>(values: &mut Vec<T>) -> usize {
+    if values.capacity() > values.len() + values.len() / SPARE_SHARE {
+        values.shrink_to_fit();
     }
+    values.capacity() * size_of::<T>()
 }
 
 /// The real number that an integer is, if it is one exactly.
