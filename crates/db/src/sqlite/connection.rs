@@ -137,14 +137,22 @@ pub(super) fn message(error: &rusqlite::Error) -> String {
 
 /// Whether it says that what a person wrote makes no sense.
 pub(super) fn is_wrong_sql(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::Unknown)
+    code(error).is_some_and(|error| error.code == ErrorCode::Unknown)
+}
+
+fn code(error: &rusqlite::Error) -> Option<&ffi::Error> {
+    match error {
+        rusqlite::Error::SqliteFailure(error, _) => Some(error),
+        rusqlite::Error::SqlInputError { error, .. } => Some(error),
+        _ => None,
+    }
 }
 
 fn told(error: &rusqlite::Error, is_logged: impl Fn() -> bool) -> (Kind, String) {
     let said = message(error);
-    let extended = error.sqlite_error().map_or(0, |error| error.extended_code);
+    let extended = code(error).map_or(0, |error| error.extended_code);
     let refused = |why: &str| (Kind::Refused, why.to_owned());
-    match error.sqlite_error_code() {
+    match code(error).map(|error| error.code) {
         Some(
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked

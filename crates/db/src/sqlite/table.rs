@@ -207,6 +207,9 @@ impl Relation for Table {
 
     fn split(&self, parts: usize) -> BoxFuture<'_, Result<Vec<Key>>> {
         Box::pin(async move {
+            if parts < 2 {
+                return Ok(Vec::new());
+            }
             let (table, parts) = (self.clone(), parts.min(PARTS_MAX));
             let cut = move |connection: &Connection| {
                 let cuts = table.cuts(connection, parts);

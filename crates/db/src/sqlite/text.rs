@@ -142,7 +142,7 @@ fn name_of(token: Token<'_>) -> Option<String> {
 
 /// Tokens that are in no parentheses are told apart from those that are.
 struct Outline<'a> {
-    /// Those in none.
+    /// Those in none, and what opens them.
     outer: Vec<Token<'a>>,
     /// Where the last token ends that is no semicolon at the end.
     end: usize,
@@ -168,6 +168,9 @@ fn outline<'a>(field: &str, text: &'a str) -> Result<Outline<'a>> {
                 "{field}: has a second statement behind a `;`: give one"
             )));
         }
+        if depth == 0 && token != Token::Other(b')') {
+            outline.outer.push(token);
+        }
         match token {
             Token::Parameter => {
                 return Err(Error::refused(format!(
@@ -180,7 +183,6 @@ fn outline<'a>(field: &str, text: &'a str) -> Result<Outline<'a>> {
                     Error::refused(format!("{field}: has a `)` that closes nothing"))
                 })?;
             }
-            token if depth == 0 => outline.outer.push(token),
             _ => {}
         }
         outline.collates |= is_keyword(token, "COLLATE");
@@ -322,13 +324,12 @@ mod tests {
 
     #[test]
     fn an_order_is_read_where_it_is_of_columns() {
-        let order = |text| Query::new(text).unwrap().order;
+        let order = |by: &str| Query::new(&format!("SELECT * FROM t ORDER BY {by}")).unwrap().order;
         let columns = |names: &[&str]| Some(Ok(names.iter().map(|&name| name.into()).collect()));
-        let from = "SELECT * FROM t ORDER BY ";
-        assert_eq!(order(&format!("{from} id")), columns(&["id"]));
-        assert_eq!(order(&format!("{from} t.\"a\"\"b\" ASC, b;")), columns(&["a\"b", "b"]));
+        assert_eq!(order("id"), columns(&["id"]));
+        assert_eq!(order("t.\"a\"\"b\" ASC, b;"), columns(&["a\"b", "b"]));
         for other in ["id DESC", "1", "lower(a)", "a COLLATE NOCASE", "a NULLS LAST"] {
-            assert_eq!(order(&format!("{from} {other}")), Some(Err(())), "{other}");
+            assert_eq!(order(other), Some(Err(())), "{other}");
         }
     }
 

@@ -7,7 +7,7 @@ const TABLES: &str = "
 CREATE TABLE plain (id INTEGER PRIMARY KEY, name TEXT, at DATETIME);
 INSERT INTO plain SELECT value, 'name ' || value, datetime('now') FROM generate_1000;
 CREATE TABLE pair (b INT NOT NULL, a TEXT NOT NULL, id INT, PRIMARY KEY (a, b)) WITHOUT ROWID;
-INSERT INTO pair SELECT value % 7, 'k' || value / 7, value FROM generate_1000;
+INSERT INTO pair SELECT value % 7, 'k' || (value / 7), value FROM generate_1000;
 CREATE TABLE named (name TEXT COLLATE NOCASE PRIMARY KEY, id INT);
 INSERT INTO named SELECT 'N' || value, value FROM generate_1000;
 CREATE TABLE keyless (id INT, name TEXT);
@@ -36,8 +36,8 @@ async fn rows_come_in_the_order_of_the_key_whatever_the_pages() {
         (table("pair"), "SELECT id FROM pair ORDER BY a, b"),
         (table("named"), "SELECT id FROM named ORDER BY name"),
         (table("keyless"), "SELECT id FROM keyless ORDER BY rowid"),
-        (keyed(table("holes"), &["rowid"]), "SELECT id FROM holes ORDER BY rowid"),
-        (table("holes"), "SELECT id FROM holes ORDER BY rowid"),
+        (keyed(table("holes"), &["rowid"]), "SELECT ifnull(id, 0) FROM holes ORDER BY rowid"),
+        (table("holes"), "SELECT ifnull(id, 0) FROM holes ORDER BY rowid"),
         (table("\"Odd \"\"Name\"\"\""), "SELECT id FROM \"Odd \"\"Name\"\"\" ORDER BY \"order\""),
         (table("seen"), "SELECT id FROM seen ORDER BY id"),
         (keyed(table("joined"), &["id"]), "SELECT id FROM joined ORDER BY id"),
@@ -55,8 +55,8 @@ async fn rows_come_in_the_order_of_the_key_whatever_the_pages() {
         (keyed(query("WITH w AS (SELECT id FROM plain) SELECT id FROM w"), &["id"]), {
             "SELECT id FROM plain ORDER BY id"
         }),
-        (keyed(query("SELECT max(id) AS id, b FROM pair GROUP BY b"), &["b"]), {
-            "SELECT max(id) FROM pair GROUP BY b ORDER BY b"
+        (keyed(query("SELECT b AS id, max(a) AS a FROM pair GROUP BY b"), &["id"]), {
+            "SELECT DISTINCT b FROM pair ORDER BY b"
         }),
         (filtered(table("plain"), "plain.id <= 5 OR id = 9 -- few"), {
             "SELECT id FROM plain WHERE id <= 5 OR id = 9 ORDER BY id"
@@ -168,7 +168,7 @@ async fn estimates_are_those_of_statistics_or_of_room() {
 async fn what_could_leave_rows_out_is_refused_with_the_remedy() {
     let file = tables();
     for (reading, said) in [
-        (table("nothing"), "there is no table or view nothing; there are: \"Odd \\\"Name\\\"\""),
+        (table("nothing"), "there is no table or view nothing; there are: \"Odd \"\"Name\"\"\", "),
         (table("plain; DROP TABLE plain"), "is no name"),
         (table("joined"), "more than one plain table"),
         (query("SELECT p.id FROM plain p, pair"), "more than one plain table"),
@@ -215,16 +215,12 @@ async fn rows_with_the_same_key_are_noticed_wherever_a_page_ends() {
     for (reading, unlike) in [
         (keyed(table("keyless"), &["id"]), "id = "),
         (keyed(table("cased"), &["k"]), "k = 'B'"),
-        (keyed(query("SELECT id, k || '' AS k FROM cased"), &["k"]), "k = 'b'"),
         (keyed(query("SELECT id, k COLLATE NOCASE AS k FROM cased"), &["k"]), "k = 'B'"),
         (keyed(table("mixed"), &["k"]), "k = 2"),
     ] {
         let found = file.describe(&reading).await.unwrap();
         for page in [1, 2, 3, 2000] {
             let (_, error) = read(&mut stream(&found, Range::default(), page)).await;
-            if unlike == "k = 'b'" {
-                continue; // ordered byte by byte, they are not the same
-            }
             let error = error.unwrap_or_else(|| panic!("{reading:?}: {page} rows do not notice"));
             let line = error.to_string();
             assert!(line.contains("two rows have the same") && line.contains(unlike), "{line}");
