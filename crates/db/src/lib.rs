@@ -1,7 +1,7 @@
 //! Databases as streams with backpressure: rows come in keyset pages as typed Arrow batches, never by
 //! OFFSET, never more than the consumer asked for; and go in by `COPY`.
 //!
-//! [`postgres`] and SQLite describe a table or a query as a [`Relation`]; a [`CursorStream`] reads
+//! [`postgres`] and [`sqlite`] describe a table or a query as a [`Relation`]; a [`CursorStream`] reads
 //! a [`Range`] of it, in the order of its key, and says with each batch where reading goes on.
 
 /// What went wrong, and whether it may heal.
@@ -22,7 +22,10 @@ mod memory;
 /// Postgres.
 pub mod postgres;
 
+/// SQLite.
+pub mod sqlite;
+
 pub use cursor::{CursorStream, Rows};
 pub use error::{Error, Kind, Result};
 pub use key::{Key, KeyValue, Range, ordered};
-pub use relation::{Estimate, Options, Reading, Relation, What};
+pub use relation::{Consistency, Estimate, Options, Reading, Relation, What};

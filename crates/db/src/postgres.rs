@@ -21,10 +21,11 @@ mod written;
 /// Types.
 pub mod types;
 
+pub use crate::Consistency;
 pub use config::{Config, Host, SslMode};
 pub use connection::{Connection, Field, TextRow};
 pub use copy_in::CopyIn;
-pub use describe::{Consistency, Database};
+pub use describe::Database;
 pub use fault::Fault;
 pub use statement::{identifier, literal};
 pub use table::Table;

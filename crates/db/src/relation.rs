@@ -30,6 +30,18 @@ pub enum What {
     Query(String),
 }
 
+/// How rows that change while they are read are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Each page sees what is committed when it is read: nothing is held at the database between
+    /// pages.
+    #[default]
+    Pages,
+    /// All pages see what was committed at one moment: a transaction is held open for as long as
+    /// rows are read. What that costs each database says where it is asked to describe something.
+    Snapshot,
+}
+
 /// How many rows there are, by the database's statistics, and so not exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
@@ -59,8 +71,13 @@ pub struct Options {
 
 /// A table or query that was looked at: its columns, its key, and ways to read it.
 pub trait Relation: Send + Sync {
-    /// Its columns.
+    /// Its columns, and behind them those of the key that are none of its own (SQLite's rowid).
     fn schema(&self) -> &SchemaRef;
+
+    /// How many columns of [`schema`](Relation::schema) are its own: the first ones.
+    fn own_columns(&self) -> usize {
+        self.schema().fields().len()
+    }
 
     /// The columns of its key, as indices of [`schema`](Relation::schema), in the key's order.
     fn key(&self) -> &[usize];

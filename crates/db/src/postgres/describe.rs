@@ -14,19 +14,7 @@ use super::plan::Planned;
 use super::statement::{Chosen, Pages, column, identifier, literal, trimmed};
 use super::table::Table;
 use super::types::Form;
-use crate::{Error, Reading, Result, What};
-
-/// How rows that change while they are read are seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Consistency {
-    /// Each page sees what is committed when it is read: nothing is held at the server between pages.
-    #[default]
-    Pages,
-    /// All pages see what was committed at one moment: a transaction is held open for as long as rows
-    /// are read. Meanwhile the server can't clean up (`VACUUM`) what was deleted or changed since, in
-    /// any table, and a connection stays open. It ends with the server, and can't be resumed.
-    Snapshot,
-}
+use crate::{Consistency, Error, Reading, Result, What};
 
 /// A Postgres database.
 #[derive(Clone, Debug)]
@@ -41,6 +29,10 @@ impl Database {
     }
 
     /// Connects and looks at a table or query.
+    ///
+    /// [`Consistency::Snapshot`] holds a transaction open for as long as rows are read. Meanwhile the
+    /// server can't clean up (`VACUUM`) what was deleted or changed since, in any table, and
+    /// a connection stays open. It ends with the server, and can't be resumed.
     ///
     /// # Errors
     ///
