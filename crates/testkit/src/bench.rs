@@ -61,7 +61,7 @@ const WARM_UP_ROUNDS: usize = 2;
 const KIND: Kind = Kind {
     rounds: 25,
     quick_rounds: 3,
-    input_mib: None,
+    input: None,
     columns: "\
 Columns: wall-clock nanoseconds an item and, after the slash, nanoseconds of CPU time of all
 threads, medians of both sides; `ratio` is the median of the rounds' wall ratios (ours / theirs)
@@ -182,13 +182,15 @@ impl Bench {
     }
 }
 
-/// What one run of one side took, in nanoseconds.
+/// What one run of one side took, times in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
     /// By the clock.
     pub wall: f64,
     /// On processors, all threads together; `None` where the system doesn't tell.
     pub cpu: Option<f64>,
+    /// The most memory that a process had at once, in bytes; `None` of what is none.
+    pub peak: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -204,7 +206,7 @@ fn measure<R>(items: u64, side: &mut impl FnMut(u64) -> R) -> Cost {
     let wall = start.elapsed();
     let cpu = cpu_before.zip(machine::cpu_time());
     let cpu = cpu.map(|(before, after)| after.saturating_sub(before) as f64);
-    Cost { wall: wall.as_nanos() as f64, cpu }
+    Cost { wall: wall.as_nanos() as f64, cpu, peak: None }
 }
 
 /// The rounds of a pair, in nanoseconds an item.
@@ -273,7 +275,10 @@ mod tests {
     use super::*;
 
     fn round(ours: u32, theirs: u32) -> Round {
-        let cost = |nanos| Cost { wall: f64::from(nanos), cpu: Some(f64::from(nanos / 2)) };
+        let cost = |nanos| {
+            let (wall, cpu) = (f64::from(nanos), Some(f64::from(nanos / 2)));
+            Cost { wall, cpu, peak: None }
+        };
         Round { ours: cost(ours), theirs: cost(theirs) }
     }
 

@@ -7,6 +7,8 @@ use std::{fs, io, thread};
 
 use wait4::{ResUse, Wait4};
 
+use super::Cost;
+
 /// The kernel adds running time to a thread's account when it leaves the processor; a nap this long
 /// makes it do so before the account is read.
 const NAP: Duration = Duration::from_micros(50);
@@ -32,13 +34,30 @@ fn running_time(schedstat: &str) -> Option<u64> {
 /// What all children used that were waited for here, in nanoseconds.
 static CHILDREN: AtomicU64 = AtomicU64::new(0);
 
-/// Waits for a child, and says how much CPU time it and its own children used, user and system
-/// together, in nanoseconds.
-pub(super) fn wait(child: Child) -> io::Result<(ExitStatus, u64)> {
+/// What a child and its own children used until it ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Used {
+    /// CPU time, user and system together, in nanoseconds.
+    pub(super) cpu: u64,
+    /// The most memory that one of them had, in bytes. What we have had ourselves when it was started
+    /// counts as its own, so we keep little.
+    pub(super) peak: u64,
+}
+
+impl Used {
+    /// The same as a cost, of something that took so long by the clock.
+    pub(super) fn during(self, wall: Duration) -> Cost {
+        let Self { cpu, peak } = self;
+        Cost { wall: wall.as_nanos() as f64, cpu: Some(cpu as f64), peak: Some(peak as f64) }
+    }
+}
+
+/// Waits for a child, and says what it used.
+pub(super) fn wait(child: Child) -> io::Result<(ExitStatus, Used)> {
     let ResUse { status, rusage } = child.wait4()?;
     let cpu = u64::try_from((rusage.utime + rusage.stime).as_nanos()).unwrap_or(u64::MAX);
     CHILDREN.fetch_add(cpu, Ordering::Relaxed);
-    Ok((status, cpu))
+    Ok((status, Used { cpu, peak: rusage.maxrss }))
 }
 
 /// The processor's name, or its architecture where the system doesn't tell.
@@ -126,8 +145,9 @@ mod tests {
         let burn = "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; exit 3";
         let before = CHILDREN.load(Ordering::Relaxed);
         let child = Command::new("sh").args(["-c", burn]).spawn().unwrap();
-        let (status, cpu) = wait(child).unwrap();
+        let (status, Used { cpu, peak }) = wait(child).unwrap();
         assert_eq!(status.code(), Some(3));
         assert!(cpu > 0 && CHILDREN.load(Ordering::Relaxed) >= before + cpu);
+        assert!((1 << 16..1 << 34).contains(&peak), "{peak}");
     }
 }

@@ -9,10 +9,23 @@ pub(super) struct Kind {
     pub(super) rounds: usize,
     /// The same, of a quick run.
     pub(super) quick_rounds: usize,
-    /// How many MiB an input has, and what it has in a quick run, where there are inputs on disk.
-    pub(super) input_mib: Option<(u64, u64)>,
+    /// How large inputs are, where there are any.
+    pub(super) input: Option<Input>,
     /// What the columns mean, for `--help`.
     pub(super) columns: &'static str,
+}
+
+/// How large inputs are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Input {
+    /// What says so.
+    pub(super) flag: &'static str,
+    /// What it counts.
+    pub(super) unit: &'static str,
+    /// If nothing is said.
+    pub(super) full: u64,
+    /// The same, of a quick run.
+    pub(super) quick: u64,
 }
 
 /// What a quick run divides the items by.
@@ -24,7 +37,7 @@ pub(super) struct Options {
     pub(super) quick: bool,
     pub(super) help: bool,
     pub(super) rounds: usize,
-    pub(super) input_mib: u64,
+    pub(super) input: u64,
     pub(super) raw: Option<PathBuf>,
     pub(super) filters: Vec<String>,
 }
@@ -35,7 +48,8 @@ impl Options {
         kind: &Kind,
     ) -> Result<Self, String> {
         let mut options = Self::default();
-        let (mut rounds, mut input_mib) = (None, None);
+        let (mut rounds, mut input) = (None, None);
+        let input_flag = kind.input.map(|input| input.flag);
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -45,15 +59,15 @@ impl Options {
                 "--help" | "-h" => options.help = true,
                 "--raw" => options.raw = Some(PathBuf::from(value()?)),
                 "--rounds" => rounds = Some(number("--rounds", &value()?)?),
-                "--mb" if kind.input_mib.is_some() => input_mib = Some(number("--mb", &value()?)?),
+                flag if input_flag == Some(flag) => input = Some(number(flag, &value()?)?),
                 flag if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
                 filter => options.filters.push(filter.to_lowercase()),
             }
         }
         let usual = if options.quick { kind.quick_rounds } else { kind.rounds };
         options.rounds = rounds.map_or(usual, |rounds| rounds as usize);
-        let usual = kind.input_mib.map(|(full, quick)| if options.quick { quick } else { full });
-        options.input_mib = input_mib.or(usual).unwrap_or_default();
+        let usual = kind.input.map(|of| if options.quick { of.quick } else { of.full });
+        options.input = input.or(usual).unwrap_or_default();
         Ok(options)
     }
 
@@ -77,8 +91,8 @@ fn number(option: &str, text: &str) -> Result<u64, String> {
 /// The text of `--help`.
 pub(super) fn help(kind: &Kind) -> String {
     let Kind { rounds, columns, .. } = kind;
-    let inputs = kind.input_mib.map_or(String::new(), |(full, quick)| {
-        format!("\n  --mb N         inputs of so many MiB ({full}, quick {quick})")
+    let inputs = kind.input.map_or(String::new(), |Input { flag, unit, full, quick }| {
+        format!("\n  {:<15}inputs of so many {unit} ({full}, quick {quick})", format!("{flag} N"))
     });
     format!(
         "\
@@ -99,8 +113,12 @@ Runs the pairs whose \"section: name\" contains every FILTER, and prints a Markd
 pub(super) mod tests {
     use super::*;
 
-    pub(crate) const KIND: Kind =
-        Kind { rounds: 25, quick_rounds: 3, input_mib: Some((512, 2)), columns: "Columns: none\n" };
+    pub(crate) const KIND: Kind = Kind {
+        rounds: 25,
+        quick_rounds: 3,
+        input: Some(Input { flag: "--mb", unit: "MiB", full: 512, quick: 2 }),
+        columns: "Columns: none\n",
+    };
 
     pub(crate) fn options(args: &[&str]) -> Result<Options, String> {
         Options::parse(args.iter().map(|arg| (*arg).to_owned()), &KIND)
@@ -109,15 +127,15 @@ pub(super) mod tests {
     #[test]
     fn the_command_line_is_read() {
         let parsed = options(&["--bench", "--quick", "Merge", "10,000", "--raw", "x.csv"]).unwrap();
-        assert!(parsed.quick && parsed.rounds == 3 && parsed.input_mib == 2);
+        assert!(parsed.quick && parsed.rounds == 3 && parsed.input == 2);
         assert_eq!(parsed.raw, Some(PathBuf::from("x.csv")));
         assert!(parsed.wants("FairMerge", "10,000 inputs"));
         assert!(!parsed.wants("FairMerge", "100 inputs"));
         assert_eq!((parsed.items(5_000), parsed.items(3)), (100, 1));
         assert_eq!(options(&["--rounds", "7"]).unwrap().rounds, 7);
-        assert_eq!(options(&["--quick", "--mb", "7"]).unwrap().input_mib, 7);
+        assert_eq!(options(&["--quick", "--mb", "7"]).unwrap().input, 7);
         let usual = options(&[]).unwrap();
-        assert_eq!((usual.rounds, usual.input_mib), (25, 512));
+        assert_eq!((usual.rounds, usual.input), (25, 512));
         assert!(options(&["--help"]).unwrap().help);
         for wrong in [&["--rounds"][..], &["--rounds", "0"], &["--mb", "x"], &["--fast"]] {
             assert!(options(wrong).is_err());
@@ -126,7 +144,7 @@ pub(super) mod tests {
 
     #[test]
     fn only_what_has_inputs_takes_their_size() {
-        let kind = Kind { input_mib: None, ..KIND };
+        let kind = Kind { input: None, ..KIND };
         assert!(Options::parse(["--mb".to_owned(), "7".to_owned()], &kind).is_err());
         assert!(!help(&kind).contains("--mb") && help(&KIND).contains("--mb N"));
     }

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use super::figures::{Spread, median, time, times};
 use super::machine::Account;
-use super::options::Kind;
+use super::options::{Input, Kind};
 use super::report::{Report, Verdict};
 use super::{Cost, Round, start};
 
@@ -44,18 +44,30 @@ pub use side::Side;
 const KIND: Kind = Kind {
     rounds: 9,
     quick_rounds: 1,
-    input_mib: Some((512, 2)),
-    columns: "\
-Columns: wall clock and, after the slash, CPU time (user and system) of each side, medians; `speed`
-is theirs' time / ours' time, by the clock and by CPU time: the median of the rounds' ratios with its
-interquartile range (2.00: we take half as long, 0.50: twice as long); `others` is the part of all
-processors that other processes used meanwhile.
-",
+    input: Some(Input { flag: "--mb", unit: "MiB", full: 512, quick: 2 }),
+    columns: COLUMNS,
 };
 
+/// Of what takes a quarter of a minute.
+const ROWS_KIND: Kind = Kind {
+    rounds: 5,
+    quick_rounds: 1,
+    input: Some(Input { flag: "--rows", unit: "rows", full: 10_000_000, quick: 20_000 }),
+    columns: COLUMNS,
+};
+
+const COLUMNS: &str = "\
+Columns: wall clock and, after the slash, CPU time (user and system) of each side, medians; `speed`
+is theirs' time / ours' time, by the clock and by CPU time: the median of the rounds' ratios with its
+interquartile range (2.00: we take half as long, 0.50: twice as long); `peak` is the most memory that
+each side had at once, in MiB, in any round; `others` is the part of all processors that other
+processes used meanwhile.
+";
+
 const TABLE_HEADER: &str = "\
-| pair | ours | theirs | speed, wall (IQR) | speed, CPU (IQR) | others | goal | verdict |
-|---|--:|--:|--:|--:|--:|--:|---|";
+| pair | ours | theirs | speed, wall (IQR) | speed, CPU (IQR) | peak, ours / theirs | others | goal \
+| verdict |
+|---|--:|--:|--:|--:|--:|--:|--:|---|";
 
 /// What can go wrong with a side, or before.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -89,6 +101,10 @@ pub enum Goal {
     Even(Clock, f64),
     /// Ours takes at most so long.
     Within(Clock, Duration),
+    /// Ours never has more than so many MiB.
+    Peak(u64),
+    /// [`Speed`](Self::Speed) and [`Peak`](Self::Peak).
+    SpeedAndPeak(Clock, f64, u64),
 }
 
 impl fmt::Display for Goal {
@@ -98,17 +114,33 @@ impl fmt::Display for Goal {
             Self::Speed(clock, least) => write!(f, "{clock} ≥ {}", times(*least)),
             Self::Even(clock, most) => write!(f, "{clock} within {most}×"),
             Self::Within(clock, most) => write!(f, "{clock} ≤ {} ms", most.as_millis()),
+            Self::Peak(most) => write!(f, "≤ {most} MiB"),
+            Self::SpeedAndPeak(clock, least, most) => {
+                write!(f, "{}, {}", Self::Speed(*clock, *least), Self::Peak(*most))
+            }
         }
     }
 }
 
 /// Runs a benchmark program: reads the command line, lets `run` measure its pairs, prints.
+///
+/// Inputs are so many MiB as `--mb` says.
 pub fn main(title: &str, run: impl FnOnce(&mut Programs) -> Outcome) -> ExitCode {
-    start(title, &KIND, |options| {
+    main_of(title, &KIND, run)
+}
+
+/// The same with inputs of so many rows as `--rows` says.
+pub fn main_of_rows(title: &str, run: impl FnOnce(&mut Programs) -> Outcome) -> ExitCode {
+    main_of(title, &ROWS_KIND, run)
+}
+
+fn main_of(title: &str, kind: &Kind, run: impl FnOnce(&mut Programs) -> Outcome) -> ExitCode {
+    let unit = kind.input.map_or("", |input| input.unit);
+    start(title, kind, |options| {
         let legend = format!(
-            "rounds a pair, after one of warm-up: {}; inputs of {} MiB; wall / CPU time, speed = \
+            "rounds a pair, after one of warm-up: {}; inputs of {} {unit}; wall / CPU time, speed = \
              theirs' time / ours' time",
-            options.rounds, options.input_mib
+            options.rounds, options.input
         );
         let mut bench = Programs { report: Report::new(options, TABLE_HEADER) };
         bench.report.open(title, &legend);
@@ -129,9 +161,9 @@ impl Programs {
         self.report.section(title);
     }
 
-    /// How many MiB an input is to have.
-    pub fn input_mib(&self) -> u64 {
-        self.report.options.input_mib
+    /// How many MiB an input is to have, or rows.
+    pub fn input(&self) -> u64 {
+        self.report.options.input
     }
 
     /// Looks for the programs that are needed, each with the package that has it, and prints their
@@ -232,6 +264,8 @@ impl Programs {
 struct Summary {
     wall: Times,
     cpu: Option<Times>,
+    /// Of each side, in bytes.
+    peaks: [Option<f64>; 2],
     others: Option<f64>,
 }
 
@@ -251,24 +285,30 @@ impl Summary {
         Self {
             wall: Times::of(rounds, wall).unwrap_or(none),
             cpu: Times::of(rounds, |cost| cost.cpu),
+            peaks: [most(rounds, |round| round.ours), most(rounds, |round| round.theirs)],
             others,
         }
     }
 
     fn verdict(&self, goal: Goal) -> Verdict {
-        let (Goal::Speed(clock, _) | Goal::Even(clock, _) | Goal::Within(clock, _)) = goal else {
-            return Verdict::Unjudged;
-        };
-        let times = match clock {
+        self.reaches(goal).map_or(Verdict::Unjudged, Verdict::of)
+    }
+
+    /// Whether a goal is reached, where there is one and the system tells.
+    fn reaches(&self, goal: Goal) -> Option<bool> {
+        let by = |clock| match clock {
             Clock::Wall => Some(self.wall),
             Clock::Cpu => self.cpu,
         };
-        let Some(Times { ours, speed, .. }) = times else { return Verdict::Unjudged };
-        Verdict::of(match goal {
-            Goal::None => return Verdict::Unjudged,
-            Goal::Speed(_, least) => speed.median >= least,
-            Goal::Even(_, most) => (1.0 / most..=most).contains(&speed.median),
-            Goal::Within(_, most) => ours <= most.as_nanos() as f64,
+        Some(match goal {
+            Goal::None => return None,
+            Goal::Speed(clock, least) => by(clock)?.speed.median >= least,
+            Goal::Even(clock, most) => (1.0 / most..=most).contains(&by(clock)?.speed.median),
+            Goal::Within(clock, most) => by(clock)?.ours <= most.as_nanos() as f64,
+            Goal::Peak(most) => self.peaks[0]? <= most as f64 * MIB,
+            Goal::SpeedAndPeak(clock, least, most) => {
+                self.reaches(Goal::Speed(clock, least))? && self.reaches(Goal::Peak(most))?
+            }
         })
     }
 }
@@ -282,17 +322,27 @@ impl Times {
     }
 }
 
+const MIB: f64 = (1 << 20) as f64;
+
+/// The largest peak of a side.
+fn most(rounds: &[Round], side: fn(&Round) -> Cost) -> Option<f64> {
+    rounds.iter().filter_map(|round| side(round).peak).reduce(f64::max)
+}
+
 fn row(name: &str, summary: &Summary, goal: Goal, verdict: Verdict) -> String {
-    let Summary { wall, cpu, others } = summary;
+    let Summary { wall, cpu, peaks, others } = summary;
+    let [our_peak, their_peak] = peaks.map(|peak| peak.map(|bytes| format!("{:.0}", bytes / MIB)));
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "n/a".to_owned());
     format!(
-        "| {name} | {} / {} | {} / {} | {} | {} | {} | {goal} | {verdict} |",
+        "| {name} | {} / {} | {} / {} | {} | {} | {} / {} | {} | {goal} | {verdict} |",
         time(wall.ours),
         or_none(cpu.map(|cpu| time(cpu.ours))),
         time(wall.theirs),
         or_none(cpu.map(|cpu| time(cpu.theirs))),
         wall.speed,
         or_none(cpu.map(|cpu| cpu.speed.to_string())),
+        or_none(our_peak),
+        or_none(their_peak),
         or_none(others.map(|part| format!("{:.0} %", part * 100.0))),
     )
 }
@@ -312,13 +362,16 @@ mod tests {
 
     #[test]
     fn a_row_shows_speeds_and_judges_the_clock_it_is_told() {
-        let cost = |wall, cpu| Cost { wall, cpu: Some(cpu) };
-        let round = Round { ours: cost(20e6, 40e6), theirs: cost(10e6, 10e6) };
-        let summary = Summary::of(&[round], Some(0.034));
+        let cost = |wall, cpu, peak| Cost { wall, cpu: Some(cpu), peak };
+        let round = |peak| Round {
+            ours: cost(20e6, 40e6, Some(peak * MIB)),
+            theirs: cost(10e6, 10e6, None),
+        };
+        let summary = Summary::of(&[round(64.0), round(60.0)], Some(0.034));
         assert_eq!(
             row("a", &summary, Goal::Speed(Clock::Wall, 0.5), Verdict::Reached),
             "| a | 20.0 ms / 40.0 ms | 10.0 ms / 10.0 ms | 0.50 (0.50–0.50) | 0.25 (0.25–0.25) \
-             | 3 % | wall ≥ 0.50 | ok |"
+             | 64 / n/a | 3 % | wall ≥ 0.50 | ok |"
         );
         let judged = |goal| summary.verdict(goal);
         assert_eq!(judged(Goal::Speed(Clock::Wall, 0.51)), Verdict::Missed);
@@ -328,6 +381,15 @@ mod tests {
         assert_eq!(judged(Goal::Within(Clock::Wall, Duration::from_millis(20))), Verdict::Reached);
         assert_eq!(judged(Goal::Within(Clock::Cpu, Duration::from_millis(39))), Verdict::Missed);
         assert_eq!(judged(Goal::None), Verdict::Unjudged);
+        assert_eq!(judged(Goal::Peak(64)), Verdict::Reached);
+        assert_eq!(judged(Goal::Peak(63)), Verdict::Missed);
+        assert_eq!(judged(Goal::SpeedAndPeak(Clock::Wall, 0.5, 63)), Verdict::Missed);
+        assert_eq!(judged(Goal::SpeedAndPeak(Clock::Wall, 0.6, 64)), Verdict::Missed);
+        let both = Goal::SpeedAndPeak(Clock::Wall, 0.5, 64);
+        assert_eq!(
+            (judged(both), both.to_string()),
+            (Verdict::Reached, "wall ≥ 0.50, ≤ 64 MiB".into())
+        );
     }
 
     #[test]

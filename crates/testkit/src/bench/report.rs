@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::fs;
 
 use super::options::Options;
-use super::{Cost, Round, machine};
+use super::{Round, machine};
 
 /// How a pair did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +32,7 @@ impl fmt::Display for Verdict {
 }
 
 const RAW_HEADER: &str = "section,pair,items,round,\
-    ours_wall_ns,theirs_wall_ns,ours_cpu_ns,theirs_cpu_ns\n";
+    ours_wall_ns,theirs_wall_ns,ours_cpu_ns,theirs_cpu_ns,ours_peak_bytes,theirs_peak_bytes\n";
 
 /// The report of a run. It holds every round until the end: a line each.
 #[derive(Debug)]
@@ -107,18 +107,20 @@ impl Report {
 
     /// Keeps the rounds of a pair.
     pub(super) fn keep(&mut self, name: &str, items: u64, rounds: &[Round]) {
-        let cpu = |cost: Cost| cost.cpu.map_or(String::new(), |nanos| nanos.to_string());
+        let told = |number: Option<f64>| number.map_or(String::new(), |known| known.to_string());
         for (number, Round { ours, theirs }) in rounds.iter().enumerate() {
             // Writing to a string cannot fail. A quote within quotes is doubled, as CSV wants it.
             let _ = writeln!(
                 self.raw,
-                "\"{}\",\"{}\",{items},{number},{},{},{},{}",
+                "\"{}\",\"{}\",{items},{number},{},{},{},{},{},{}",
                 self.section.replace('"', "\"\""),
                 name.replace('"', "\"\""),
                 ours.wall,
                 theirs.wall,
-                cpu(*ours),
-                cpu(*theirs),
+                told(ours.cpu),
+                told(theirs.cpu),
+                told(ours.peak),
+                told(theirs.peak),
             );
         }
     }

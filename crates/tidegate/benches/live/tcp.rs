@@ -31,7 +31,7 @@ struct Ground {
 pub(crate) fn run(bench: &mut Programs) -> Outcome {
     let folder = TempDir::with_prefix_in("live-", env!("CARGO_TARGET_TMPDIR"))?;
     let log = folder.path().join("in.log");
-    let facts = log::write(&log, Shape::Mixed, bench.input_mib() << 20)?;
+    let facts = log::write(&log, Shape::Mixed, bench.input() << 20)?;
     let ground = &Ground { folder, log, facts };
 
     bench.section("lines over TCP");

@@ -97,16 +97,17 @@ fn rows(bench: &mut Programs, inputs: &Inputs) -> Outcome {
 
 /// What a row more costs, found out between two sizes.
 fn row_more(predicate: &str, smaller: &Input, larger: &Input, runs: usize) -> Outcome<Cost> {
-    let mut sum = Cost { wall: 0.0, cpu: Some(0.0) };
+    let mut sum = Cost { wall: 0.0, cpu: Some(0.0), peak: None };
     for _ in 0..runs {
         let less = count(smaller.arg(), predicate).cost()?;
         let more = count(larger.arg(), predicate).cost()?;
         sum.wall += more.wall - less.wall;
         let cpu = more.cpu.zip(less.cpu).map(|(more, less)| more - less);
         sum.cpu = sum.cpu.zip(cpu).map(|(sum, cpu)| sum + cpu);
+        sum.peak = more.peak; // the same in each
     }
     let rows = runs as f64 * (larger.facts.lines - smaller.facts.lines) as f64;
-    Ok(Cost { wall: sum.wall / rows, cpu: sum.cpu.map(|cpu| cpu / rows) })
+    Ok(Cost { wall: sum.wall / rows, cpu: sum.cpu.map(|cpu| cpu / rows), peak: sum.peak })
 }
 
 /// A size, to be read.

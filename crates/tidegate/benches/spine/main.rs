@@ -38,7 +38,7 @@ const TOOLS: [(&str, &str); 5] = [
 fn main() -> ExitCode {
     programs::main("tidegate: spine", |bench| {
         bench.tools(&TOOLS)?;
-        let inputs = inputs::Inputs::new(bench.input_mib())?;
+        let inputs = inputs::Inputs::new(bench.input())?;
         scan::run(bench, &inputs);
         run::run(bench, &inputs);
         growth::run(bench, &inputs)

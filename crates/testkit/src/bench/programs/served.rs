@@ -33,11 +33,11 @@ impl Served {
     pub fn end(mut self, wall: Duration) -> Outcome<Cost> {
         let mut child = self.child.take().ok_or("it was ended before")?;
         child.kill()?; // does nothing to one that has ended
-        let (status, cpu) = machine::wait(child)?;
+        let (status, used) = machine::wait(child)?;
         if status.code().is_some_and(|code| code != 0) {
             return Err(format!("it failed: {status}").into());
         }
-        Ok(Cost { wall: wall.as_nanos() as f64, cpu: Some(cpu as f64) })
+        Ok(used.during(wall))
     }
 }
 

@@ -228,8 +228,8 @@ fn finished(mut command: Command) -> io::Result<(Cost, Ended)> {
         let stderr = scope.spawn(|| text(stderr));
         (text(stdout), stderr.join())
     });
-    let (status, cpu) = machine::wait(child)?;
-    let cost = Cost { wall: start.elapsed().as_nanos() as f64, cpu: Some(cpu as f64) };
+    let (status, used) = machine::wait(child)?;
+    let cost = used.during(start.elapsed());
     let stderr = stderr.unwrap_or_else(|_| Ok(String::new()))?;
     Ok((cost, Ended { status, stdout: stdout?, stderr }))
 }
