@@ -247,7 +247,7 @@ impl<D: Database> DatabaseSource<D> {
 
 impl<D: Database> Source for DatabaseSource<D> {
     fn schema(&self) -> Option<SchemaRef> {
-        let described = || Some(Arc::clone(self.relation.as_ref()?.schema()));
+        let described = || self.relation.as_ref().map(|relation| own(&**relation));
         self.declared.clone().or_else(described)
     }
 
@@ -266,6 +266,12 @@ impl<D: Database> Source for DatabaseSource<D> {
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
         Box::pin(self.stream(context))
     }
+}
+
+/// A relation's own columns.
+pub fn own(relation: &dyn Relation) -> SchemaRef {
+    let fields = relation.schema().fields().iter().take(relation.own_columns());
+    Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
 }
 
 /// What all ranges have in common.

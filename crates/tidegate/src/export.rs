@@ -9,11 +9,12 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidegate::components::database::of_range;
+use tidegate::components::database::{of_range, own};
 use tidegate::components::sinks::file;
 use tidegate::components::transforms::rate_limit;
-use tidegate::db::postgres::{Config, Consistency, Database};
-use tidegate::db::{Reading, Relation, What};
+use tidegate::db::postgres::{self, Config};
+use tidegate::db::sqlite::{self, Mismatch};
+use tidegate::db::{Consistency, Reading, Relation, What};
 use tidegate::engine::{Pipeline, Role, RunOptions, SinkOptions, Snapshot};
 use tidegate::model::{Mistake, Settings};
 
@@ -92,6 +93,9 @@ pub(crate) struct Args {
     /// How many rows a page has at most
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(20_000).unwrap_or(NonZeroUsize::MIN))]
     page_rows: NonZeroUsize,
+    /// SQLite: what becomes of a value of another type than its column
+    #[arg(long, value_enum, default_value_t = OnMismatch::Error)]
+    mismatch: OnMismatch,
     /// CSV without a head
     #[arg(long)]
     no_header: bool,
@@ -109,6 +113,17 @@ pub(crate) struct Args {
     quiet: bool,
     #[command(flatten)]
     logs: Logs,
+}
+
+/// What becomes of a value that is not of its column's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OnMismatch {
+    /// The export ends
+    Error,
+    /// It becomes null
+    Null,
+    /// All of the column is text
+    Text,
 }
 
 const EXAMPLES: &str = "\
@@ -221,18 +236,32 @@ impl Args {
             true => Failed::data(error),
             false => Failed::usage(format!("error: {error}")),
         };
+        let consistency = match self.snapshot {
+            true => Consistency::Snapshot,
+            false => Consistency::Pages,
+        };
+        let reading = self.reading();
         if self.database.starts_with("postgres://") || self.database.starts_with("postgresql://") {
-            let database = Database::new(Config::parse(&self.database).map_err(failed)?);
-            let consistency = match self.snapshot {
-                true => Consistency::Snapshot,
-                false => Consistency::Pages,
-            };
-            return Ok(database.describe(&self.reading(), consistency).await.map_err(failed)?);
+            let database = postgres::Database::new(Config::parse(&self.database).map_err(failed)?);
+            return Ok(database.describe(&reading, consistency).await.map_err(failed)?);
+        }
+        if let Some(path) = self.database.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            let database = sqlite::Database::new(path).mismatch(self.mismatch());
+            return Ok(database.describe(&reading, consistency).await.map_err(failed)?);
         }
         Err(Failed::usage(format!(
             "error: {} is no database: write postgres://USER@HOST/DATABASE, or sqlite:FILE",
             self.shown()
         )))
+    }
+
+    fn mismatch(&self) -> Mismatch {
+        match self.mismatch {
+            OnMismatch::Error => Mismatch::Error,
+            OnMismatch::Null => Mismatch::Null,
+            OnMismatch::Text => Mismatch::Text,
+        }
     }
 
     /// The database without a password.
@@ -271,8 +300,9 @@ impl Args {
         relation: &Arc<dyn Relation>,
     ) -> Vec<(String, String)> {
         let Reading { what, filter, key } = self.reading();
-        let columns = relation.schema().fields().iter();
-        let columns = columns.map(|field| format!("{} {}", field.name(), field.data_type()));
+        let columns = own(&**relation);
+        let columns =
+            columns.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
         [
             ("the database", self.shown()),
             ("what is exported", format!("{what:?}")),

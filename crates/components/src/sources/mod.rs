@@ -4,5 +4,5 @@ use tidegate_model::SourceSpec;
 
 register! {
     /// By the name that a configuration's `type` gives them.
-    SOURCES: SourceSpec => file, generate, http, postgres, socket, sse, stdin, websocket,
+    SOURCES: SourceSpec => file, generate, http, postgres, socket, sqlite, sse, stdin, websocket,
 }

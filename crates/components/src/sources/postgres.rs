@@ -21,8 +21,8 @@ use std::sync::Arc;
 use futures_core::future::BoxFuture;
 use serde::Deserialize;
 use tidegate_db as db;
-use tidegate_db::postgres::{Config as Server, Consistency, Database as Postgres};
-use tidegate_db::{Reading, Relation};
+use tidegate_db::postgres::{Config as Server, Database as Postgres};
+use tidegate_db::{Consistency, Reading, Relation};
 use tidegate_model::{Mistake, Settings, Source, SourceSpec, Spanned, TimeSpan};
 
 use crate::database::{Database, DatabaseSource, Declared, Fields};

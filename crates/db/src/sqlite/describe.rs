@@ -114,7 +114,7 @@ impl Origin {
     }
 
     /// Where some columns of the table are, if all of them are there.
-    fn places(&self, names: &Vec<String>) -> Option<Vec<usize>> {
+    fn places(&self, names: &[String]) -> Option<Vec<usize>> {
         names.iter().map(|name| self.place(name)).collect()
     }
 
