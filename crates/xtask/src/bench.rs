@@ -8,17 +8,19 @@ use crate::peers;
 use crate::step::{Step, root, write};
 
 /// Every benchmark: its package and its name.
-const BENCHMARKS: [(&str, &str); 5] = [
+const BENCHMARKS: [(&str, &str); 6] = [
     ("tidegate-flow", "operators"),
     ("tidegate-net", "idle"),
     ("tidegate-net", "websocket"),
     ("tidegate", "spine"),
     ("tidegate", "live"),
+    ("tidegate", "databases"),
 ];
 
 /// Runs all, or the pairs whose name has the filter in it; only a full run is kept.
 pub(crate) fn run(filter: Option<&str>) -> Result<(), String> {
     fetch_tools()?;
+    peers::fetch()?;
     if let Some(filter) = filter {
         return each(|command, _| {
             Step { env: &[], command: &format!("{command} {filter}") }.run().map(drop)
@@ -41,10 +43,9 @@ pub(crate) fn smoke() -> Result<(), String> {
     each(|command, _| Step { env: &[], command: &format!("{command} --quick") }.run().map(drop))
 }
 
-/// Gets the programs that ours is compared with and that a system may lack.
+/// Gets the programs that ours is compared with and that a system may lack, but for the tests' peers.
 pub(crate) fn fetch_tools() -> Result<(), String> {
-    let tools = [("rg --version", "ripgrep"), ("socat -V", "socat")];
-    peers::fetch_programs("the benchmarks", &tools)
+    peers::fetch_programs("the benchmarks", &[("rg --version", "ripgrep")])
 }
 
 /// Does something with the command and the name of each benchmark, up to the first failure.

@@ -27,6 +27,7 @@ mod side;
 /// One side that is a server.
 mod served;
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::fmt;
 use std::process::{Command, ExitCode, Stdio};
@@ -71,6 +72,19 @@ const TABLE_HEADER: &str = "\
 
 /// What can go wrong with a side, or before.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// What is in the cell, made if it was empty: for what is costly and not every pair needs.
+///
+/// # Errors
+///
+/// Where it can't be made; the cell is empty then.
+pub fn kept<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Outcome<T>) -> Outcome<&T> {
+    if cell.get().is_none() {
+        let made = make()?;
+        return Ok(cell.get_or_init(|| made));
+    }
+    cell.get().ok_or_else(|| "what was made is lost".into())
+}
 
 /// Which time is judged.
 #[derive(Clone, Copy, Debug, PartialEq)]

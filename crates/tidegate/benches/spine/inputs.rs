@@ -6,9 +6,10 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tidegate_testkit::bench::programs::Outcome;
+use tidegate_testkit::bench::programs::{Outcome, kept};
 
 use crate::log::{self, Facts, Shape};
+use crate::room;
 
 /// A file and what is known of it.
 #[derive(Debug)]
@@ -36,9 +37,6 @@ pub(crate) struct Inputs {
     small: OnceCell<PathBuf>,
 }
 
-/// What stays free on the disk beside what we write.
-const SPARE_BYTES: u64 = 1 << 30;
-
 /// The logs, and the copies that a side writes of one of them, as multiples of a log's size.
 const LOGS_AT_ONCE: u64 = 8;
 
@@ -47,12 +45,7 @@ impl Inputs {
     pub(crate) fn new(mib: u64) -> Outcome<Self> {
         let beside = env!("CARGO_TARGET_TMPDIR");
         let bytes = mib << 20;
-        let (needed, free) = (LOGS_AT_ONCE * bytes + SPARE_BYTES, free_bytes(Path::new(beside))?);
-        if free < needed {
-            let said =
-                format!("{} MiB are free in {beside}, {} are needed", free >> 20, needed >> 20);
-            return Err((said + ": free some, or take smaller inputs with --mb").into());
-        }
+        room::demand(Path::new(beside), LOGS_AT_ONCE * bytes, "--mb")?;
         let folder = TempDir::with_prefix_in("spine-", beside)?;
         Ok(Self {
             folder,
@@ -164,20 +157,6 @@ impl Inputs {
 
     /// Whether the disk has room for a file of so many bytes more.
     pub(crate) fn have_room_for(&self, bytes: u64) -> Outcome<bool> {
-        Ok(free_bytes(self.folder.path())? > bytes + SPARE_BYTES)
+        room::is_there(self.folder.path(), bytes)
     }
-}
-
-/// What is in the cell, made if it was empty.
-fn kept<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Outcome<T>) -> Outcome<&T> {
-    if cell.get().is_none() {
-        let made = make()?;
-        return Ok(cell.get_or_init(|| made));
-    }
-    cell.get().ok_or_else(|| "an input was lost".into())
-}
-
-fn free_bytes(folder: &Path) -> Outcome<u64> {
-    let disk = rustix::fs::statvfs(folder)?;
-    Ok(disk.f_bavail * disk.f_frsize)
 }

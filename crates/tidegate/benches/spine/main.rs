@@ -7,6 +7,9 @@
 /// Logs, made up.
 mod log;
 
+/// Room on the disk.
+mod room;
+
 /// The files that are read.
 mod inputs;
 
