@@ -37,8 +37,11 @@ use installed::Installed;
 
 pub use installed::Version;
 
-/// How long a server may take to start, to recover, or to stop, and a statement to end.
+/// How long a server may take to start, to recover, or to stop.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long statements may take: benchmarks make large tables.
+const STATEMENTS_DEADLINE: Duration = Duration::from_secs(600);
 
 /// How long a backend may take to end.
 const TERMINATE_MS: u32 = 20_000;
@@ -424,7 +427,7 @@ fn fed(mut command: Command, input: &str) -> Ended {
     let stdin = program.child().stdin.take();
     thread::scope(|scope| {
         scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
-        program.ended(DEADLINE)
+        program.ended(STATEMENTS_DEADLINE)
     })
 }
 
