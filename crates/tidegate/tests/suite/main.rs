@@ -4,6 +4,8 @@
 
 mod cli;
 mod crash;
+mod examples;
+mod export;
 mod faults;
 mod http;
 mod live;

@@ -1,0 +1,223 @@
+//! `tidegate export` of Postgres: byte for byte what psql writes, whatever happens on the way.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use tidegate_testkit::postgres::{Postgres, Version};
+use tidegate_testkit::process::{Ended, Program};
+use tidegate_testkit::rows;
+
+use crate::support::{DEADLINE, Folder, TIDEGATE, times};
+
+/// A table of every type, with what is odd about each.
+const TYPES: &str = r#"
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE TYPE pair AS (a int, b text);
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE types (
+    id bigint PRIMARY KEY, b bool, i2 int2, i4 int4, o oid, f4 float4, f8 float8,
+    n numeric, n12 numeric(12, 2), n50 numeric(50, 10), t text, vc varchar(40), c char(5),
+    by bytea, d date, ti time, tz timetz, ts timestamp, tstz timestamptz, iv interval, u uuid,
+    j json, jb jsonb, ia int[], ta text[], m mood, p pair, dom positive, r int4range,
+    tr tstzrange, ip inet, net cidr, mac macaddr, bits bit(3), vb bit varying(9), mo money,
+    pt point, v tsvector, x xml, nm name, "Odd ""name" text);
+INSERT INTO types VALUES (
+    1, true, -32768, 2147483647, 4294967295, 1.5e-7, 1e20,
+    123456789012345678901234567890.000100, -0.05, 1234567890123456789012345678901234567890.0000000001,
+    E'a,b"c"\nd\re\\f', '', 'x', '\x00ff', '2024-02-29', '24:00', '12:00+05:30',
+    '2024-02-29 12:00:00.000001', '2024-02-29 12:00:00.25+02', '1 mon 2 days 03:04:05.5',
+    'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', '{"a": [1, "x"]}', '{"b": null, "a": 1.0}',
+    '{{1,2},{3,NULL}}', ARRAY['a,b', NULL, '"q"', ''], 'happy', ROW(1, 'it''s'), 5, '[1,10)',
+    '[2024-01-01, infinity)', '::1/64', '10.0.0.0/8', '08:00:2b:01:02:03', B'101', B'1', '-1234.56',
+    '(1.5,-2)', 'a fat cat', '<a>x</a>', 'name', 'odd');
+INSERT INTO types (id) VALUES (2);
+INSERT INTO types (id, f4, f8, n, d, ts, tstz, t, n12) VALUES
+    (3, 'NaN', '-Infinity', 'NaN', 'infinity', '-infinity', 'infinity', '\.', 0),
+    (4, '-0', '-0', 'Infinity', '0044-03-15 BC', '0044-03-15 12:00 BC', '0001-01-01 00:00 BC', ' ', 9999999999.99),
+    (5, 1e6, 1e15, 0.000, '9999-12-31', '1969-12-31 23:59:59.999999', '10000-01-01', 'ü€😀', -9999999999.99),
+    (6, 123456.7, 0.0001, -1e-20, '-infinity', 'infinity', '-infinity', repeat('é', 1000000), 1);
+INSERT INTO types (id, f4, f8, n, ts, tstz, d, ti, n12, by) SELECT 100 + g,
+    (random() * 2 - 1) * 10 ^ (g % 40 - 20), (random() * 2 - 1) * 10 ^ (g % 600 - 300),
+    (random() * 2 - 1) * 10 ^ (g % 60 - 30), '1600-01-01'::timestamp + random() * interval '9000 years',
+    '1600-01-01'::timestamp + random() * interval '9000 years', '4000-01-01 BC'::date + g * 700,
+    '00:00'::time + random() * interval '1 day', random() * 1e9, sha256(g::text::bytea)
+    FROM generate_series(1, 3000) AS g;
+ANALYZE types;
+"#;
+
+fn export(folder: &Folder, arguments: &[&str]) -> Ended {
+    let all = ["export"].iter().chain(arguments);
+    Program::start(TIDEGATE, folder.path(), all).ended(DEADLINE)
+}
+
+#[track_caller]
+fn exported(folder: &Folder, arguments: &[&str]) -> Ended {
+    let ended = export(folder, arguments);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    ended
+}
+
+/// What `\copy` writes of a query.
+fn copied(server: &Postgres, folder: &Path, query: &str, options: &str) -> String {
+    let file = folder.join("psql.csv");
+    let mut psql = server.psql_command();
+    psql.args(["-c", "SET timezone = 'UTC'", "-c"]);
+    psql.arg(format!("\\copy ({query}) TO '{}' WITH (FORMAT csv, {options})", file.display()));
+    let ended = Program::of(psql).ended(DEADLINE);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+fn csv_is_byte_for_byte_what_psql_writes() {
+    for version in Version::all() {
+        let server = Postgres::of(version).start();
+        server.psql(TYPES);
+        let folder = Folder::new();
+        let all = "SELECT * FROM types ORDER BY id";
+        exported(&folder, &[&server.url(), "--table", "types", "--to", "a.csv"]);
+        let expected = copied(&server, folder.path(), all, "HEADER");
+        assert!(folder.read("a.csv") == expected, "{}", difference(&folder.read("a.csv"), &expected));
+        let options = ["--no-header", "--delimiter", "\t", "--null", "\\N", "--workers", "3"];
+        let what = [&server.url(), "--table", "types", "--to", "b.csv"];
+        exported(&folder, &[&what[..], &options].concat());
+        let expected = copied(&server, folder.path(), all, "DELIMITER E'\\t', NULL '\\N'");
+        assert!(folder.read("b.csv") == expected, "{}", difference(&folder.read("b.csv"), &expected));
+        // And a query, by pages of few rows, without the unchangeable ways of COPY.
+        let query = "SELECT id, t, n12 FROM types WHERE id <> 2";
+        let some = ["--page-rows", "3", "--where", "id < 2000", "--snapshot"];
+        let what = [&server.url(), "--query", query, "--to", "c.csv"];
+        exported(&folder, &[&what[..], &some].concat());
+        let query = format!("{query} AND id < 2000 ORDER BY id");
+        assert_eq!(folder.read("c.csv"), copied(&server, folder.path(), &query, "HEADER"));
+        let entries = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(entries, 4, "nothing is left beside the results");
+    }
+}
+
+fn difference(ours: &str, theirs: &str) -> String {
+    let at = ours.bytes().zip(theirs.bytes()).position(|(a, b)| a != b).unwrap_or(0);
+    let part = |text: &str| {
+        let bytes = text.as_bytes();
+        String::from_utf8_lossy(&bytes[at.saturating_sub(60)..bytes.len().min(at + 60)]).into_owned()
+    };
+    format!("at {at}:\nours   {:?}\ntheirs {:?}", part(ours), part(theirs))
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and DuckDB; run by cargo xtask test"]
+fn parquet_holds_what_the_table_does() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE t (id bigint PRIMARY KEY, a text, n numeric(12,2), at timestamptz, d date,
+             f float8, b bool, by bytea);
+         INSERT INTO t SELECT g, nullif('v' || g % 7, 'v3'), g * 1.25, now() + g * interval '1 s',
+             current_date + g, g / 3.0, g % 2 = 0, sha256(g::text::bytea)
+             FROM generate_series(1, 20000) AS g;
+         ANALYZE t;",
+    );
+    let folder = Folder::new();
+    let query = "SELECT * FROM t ORDER BY id";
+    for (to, files) in [("a.parquet", "a.parquet"), ("parts/", "parts/*.parquet")] {
+        let workers = ["--workers", "3"];
+        exported(&folder, &[&[&server.url(), "--table", "t", "--to", to][..], &workers].concat());
+        let read = rows::of_parquet(&folder.path().join(files));
+        assert!(read.rows == server.rows(query), "{to}");
+        assert_eq!(read.names, ["id", "a", "n", "at", "d", "f", "b", "by"]);
+    }
+    assert_eq!(fs::read_dir(folder.path().join("parts")).unwrap().count(), 3);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+fn whatever_ends_an_export_it_goes_on_and_is_the_same_in_the_end() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE t (a text, b int, v text, PRIMARY KEY (a, b));
+         INSERT INTO t SELECT md5((g / 10)::text), g % 10, repeat('x', g % 90)
+             FROM generate_series(1, 60000) AS g;
+         CREATE TABLE n (id bigint PRIMARY KEY, v text);
+         INSERT INTO n SELECT g * 3, repeat('y', g % 90) FROM generate_series(1, 60000) AS g;
+         ANALYZE t; ANALYZE n;",
+    );
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = Folder::new();
+    for (table, to) in [("t", "t.csv"), ("n", "n.ndjson"), ("n", "n.csv"), ("n", "n.parquet")] {
+        for workers in ["1", "3"] {
+            let url = server.url();
+            let what = [url.as_str(), "--table", table, "--page-rows", "500", "--workers", workers];
+            let whole = format!("whole-{to}");
+            exported(&folder, &[&what[..], &["--to", &whole]].concat());
+            let mut resume: &[&str] = &[];
+            for _ in 0..times().div_ceil(2) {
+                let slow = ["--to", to, "--rate", "200000"];
+                let arguments = ["export"].iter().chain(&what).chain(&slow).chain(resume);
+                let mut program = Program::start(TIDEGATE, folder.path(), arguments);
+                if !program.runs_for(Duration::from_millis(random.u64(0..400))) {
+                    break;
+                }
+                program.kill();
+                let begun = folder.path().join(format!("{to}.export/job.json")).exists();
+                resume = if begun { &["--resume"] } else { &["--overwrite"] };
+            }
+            let ended = export(&folder, &[&what[..], &["--to", to], resume].concat());
+            let is_there = ended.code() == Some(2) && folder.path().join(to).exists();
+            assert!(ended.code() == Some(0) || is_there, "seed {seed}: {}", ended.stderr);
+            if to.ends_with(".parquet") {
+                let read = |name: &str| rows::of_parquet(&folder.path().join(name)).rows;
+                assert!(read(to) == read(&whole), "seed {seed}");
+            } else {
+                let (ours, expected) = (folder.read(to), folder.read(&whole));
+                assert!(ours == expected, "seed {seed}, {to}: {}", difference(&ours, &expected));
+            }
+            for name in [to, &whole] {
+                fs::remove_file(folder.path().join(name)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+fn mistakes_are_told_in_one_line_with_what_to_do() {
+    let server = Postgres::of(Version::V18).password("ann", "right").start();
+    server.psql("CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t VALUES (1);
+                 CREATE TABLE keyless (v text); GRANT SELECT ON t, keyless TO ann;");
+    let folder = Folder::new();
+    folder.write("there.csv", "mine");
+    let address = server.address();
+    let url = server.url_as(address, "ann", Some("right"), "postgres");
+    let wrong = server.url_as(address, "ann", Some("wrong"), "postgres");
+    let nowhere = server.url_as(address, "ann", Some("right"), "nowhere");
+    let (url, wrong, nowhere) = (url.as_str(), wrong.as_str(), nowhere.as_str());
+    for (arguments, code, said) in [
+        (&[url, "--table", "t", "--to", "there.csv"][..], 2, "--overwrite"),
+        (&[url, "--table", "t", "--to", "a.txt"], 2, ".parquet"),
+        (&[url, "--table", "t", "--to", "no/a.csv"], 2, "create it"),
+        (&[url, "--table", "t", "--to", "a.csv", "--resume"], 2, "no interrupted export"),
+        (&[url, "--table", "keyless", "--to", "a.csv"], 2, "no primary key"),
+        (&[url, "--table", "nothing", "--to", "a.csv"], 2, "there is no such table"),
+        (&[url, "--query", "SELECT id FROM t LIMIT 1", "--to", "a.csv"], 2, "LIMIT"),
+        (&[url, "--to", "a.csv"], 2, "--query"),
+        (&[url, "--table", "t", "--to", "a.ndjson", "--no-header"], 2, "CSV alone"),
+        (&[url, "--table", "t", "--to", "a.csv", "--delimiter", "ab"], 2, "one character"),
+        (&["mysql://x/y", "--table", "t", "--to", "a.csv"], 2, "postgres://USER@HOST/DATABASE"),
+        (&[wrong, "--table", "t", "--to", "a.csv"], 2, "the password for \"ann\" is wrong"),
+        (&[nowhere, "--table", "t", "--to", "a.csv"], 2, "no database \"nowhere\""),
+        (&["postgres://ann@127.0.0.1:9/x", "--table", "t", "--to", "a.csv"], 1, "can't connect"),
+    ] {
+        let ended = export(&folder, arguments);
+        assert_eq!(ended.code(), Some(code), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{arguments:?}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("right") && !ended.stderr.contains("panicked"));
+    }
+    assert_eq!(folder.read("there.csv"), "mine");
+    exported(&folder, &[url, "--table", "t", "--to", "there.csv", "--overwrite"]);
+    assert_eq!(folder.read("there.csv"), "id\n1\n");
+    // Nothing of a table without rows but its head.
+    exported(&folder, &[url, "--table", "t", "--where", "id > 1", "--to", "none.csv"]);
+    assert_eq!(folder.read("none.csv"), "id\n");
+}
