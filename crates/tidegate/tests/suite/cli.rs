@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -264,6 +264,43 @@ fn the_demo_has_a_page_that_shows_its_pipeline() {
     let ended = program.ended(DEADLINE);
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("none lost"), "{}", ended.stderr);
+}
+
+/// A table's columns are known only when its server has answered.
+#[test]
+fn what_waits_for_a_database_is_named_and_a_signal_ends_the_waiting() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let folder = Folder::new();
+    let pipeline = format!(
+        "[sources.users]\ntype = \"postgres\"\ntable = \"users\"\n\
+         url = \"postgres://me@{address}/db?sslmode=disable\"\n\
+         [transforms.adults]\ntype = \"sql\"\ninputs = [\"users\"]\n\
+         query = \"SELECT name FROM input WHERE age >= 18\"\n\
+         [sinks.out]\ntype = \"stdout\"\ninputs = [\"adults\"]\n"
+    );
+    folder.write("pipeline.toml", &pipeline);
+    let (code, out, said) = run(&folder, &["check", "pipeline.toml"]);
+    assert_eq!((code, &*said), (Some(0), ""));
+    let waits =
+        "not checked: transforms.adults, sinks.out, as the columns of sources.users are known";
+    assert!(out.contains(waits), "{out}");
+    let program = Program::start(TIDEGATE, folder.path(), ["run", "pipeline.toml"]);
+    let _asked = silent.accept().unwrap();
+    program.signal("INT");
+    let ended = program.ended(DEADLINE);
+    assert_eq!((ended.code(), &*ended.stderr), (Some(0), "stopped before it had begun to read\n"));
+    // Declared, they are checked; what is wrong then is not found first by the server.
+    let declared = pipeline.replace("table =", "schema = { name = \"text\" }\ntable =");
+    folder.write("pipeline.toml", declared);
+    let (code, _, said) = run(&folder, &["check", "pipeline.toml"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("age"), "{said}");
+    drop(silent);
+    folder.write("pipeline.toml", pipeline);
+    let (code, _, said) = run(&folder, &["run", "--once", "pipeline.toml"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("error: sources.users: "), "{said}");
 }
 
 #[test]

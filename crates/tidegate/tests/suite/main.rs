@@ -12,5 +12,6 @@ mod live;
 mod memory;
 mod mistakes;
 mod pushdown;
+mod rejects;
 mod scan;
 mod support;
