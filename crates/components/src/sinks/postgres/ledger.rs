@@ -134,8 +134,9 @@ impl Ledger {
         let statement = format!(
             "INSERT INTO {} (pipeline, sink, input, source, partition, \"end\") \
              SELECT $1::text, $2::text, '', '', '', $3::numeric UNION ALL \
-             SELECT $1::text, $2::text, * FROM pg_catalog.unnest(\
-             $4::text[], $5::text[], $6::text[], $7::numeric[]) \
+             SELECT $1::text, $2::text, * FROM ROWS FROM (\
+             pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]), \
+             pg_catalog.unnest($6::text[]), pg_catalog.unnest($7::numeric[])) AS moved \
              ON CONFLICT (pipeline, sink, input, source, partition) \
              DO UPDATE SET \"end\" = EXCLUDED.\"end\"",
             self.table
