@@ -9,6 +9,7 @@ mod http;
 mod live;
 mod memory;
 mod mistakes;
+mod postgres;
 mod pushdown;
 mod scan;
 mod support;
