@@ -8,7 +8,7 @@ use tidegate_testkit::process::Program;
 use crate::support::{DEADLINE, Folder, TIDEGATE, times};
 
 /// Rows that are made in one run before it is cut short, at the most.
-const ROWS_EACH: usize = 5_000;
+const ROWS_EACH: usize = 10_000;
 
 /// Two tables fed by one source: one straight, one through SQL.
 fn config(server: &Postgres, count: usize, rate: &str) -> String {
@@ -36,7 +36,7 @@ fn survive(mut cut: impl FnMut(&mut fastrand::Rng, Program, &mut Postgres)) {
     folder.write("fast.toml", config(&server, count, ""));
     for _ in 0..times() {
         let mut program = Program::start(TIDEGATE, folder.path(), ["run", "slow.toml"]);
-        let time = Duration::from_millis(random.u64(0..250));
+        let time = Duration::from_millis(random.u64(0..500));
         assert!(program.runs_for(time), "seed {seed}: {:?}", program.ended(DEADLINE));
         cut(&mut random, program, &mut server);
     }
