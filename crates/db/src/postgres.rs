@@ -15,8 +15,12 @@ mod plan;
 mod socket;
 mod statement;
 mod table;
+mod target;
 mod tls;
 mod written;
+
+/// Rows as `COPY … FROM STDIN` takes them.
+pub mod encode;
 
 /// Types.
 pub mod types;
@@ -29,3 +33,4 @@ pub use describe::Database;
 pub use fault::Fault;
 pub use statement::{identifier, literal};
 pub use table::Table;
+pub use target::{Target, TargetName, create_table};

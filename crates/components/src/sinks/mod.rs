@@ -4,5 +4,5 @@ use tidegate_model::SinkSpec;
 
 register! {
     /// By the name that a configuration's `type` gives them.
-    SINKS: SinkSpec => blackhole, file, http, socket, sse, stdout, websocket,
+    SINKS: SinkSpec => blackhole, file, http, postgres, socket, sse, stdout, websocket,
 }

@@ -11,6 +11,7 @@ mod http;
 mod live;
 mod memory;
 mod mistakes;
+mod postgres;
 mod pushdown;
 mod rejects;
 mod scan;
