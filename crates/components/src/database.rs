@@ -11,7 +11,7 @@
 //! others a greater one is not seen, as with every reader that goes by a key.
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use tidegate_model::{
     Error, Mistake, OFFSET, Partition, Position, Result, Source, SourceBatch, SourceContext,
     SourceStream, Spanned, TimeSpan,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::clock;
 use crate::network::span;
@@ -85,11 +85,18 @@ pub(crate) struct DatabaseSource<D> {
     relation: Option<Arc<dyn Relation>>,
     // Only this range, where it is not all.
     range: Option<Range>,
+    // At most so many rows a second.
+    rate: Option<NonZeroU64>,
 }
 
-/// One range of a table or query that was looked at: its rows in the order of the key. Its partition
-/// is named after the range alone.
-pub fn of_range(relation: Arc<dyn Relation>, range: Range, page_rows: usize) -> Box<dyn Source> {
+/// One range of a table or query that was looked at: its rows in the order of the key, at most so many
+/// a second. Its partition is named after the range alone.
+pub fn of_range(
+    relation: Arc<dyn Relation>,
+    range: Range,
+    page_rows: usize,
+    rate: Option<NonZeroU64>,
+) -> Box<dyn Source> {
     let what = What::Table(String::new());
     Box::new(DatabaseSource {
         database: Known,
@@ -100,6 +107,7 @@ pub fn of_range(relation: Arc<dyn Relation>, range: Range, page_rows: usize) -> 
         declared: None,
         relation: Some(relation),
         range: Some(range),
+        rate,
     })
 }
 
@@ -142,6 +150,7 @@ impl<D: Database> DatabaseSource<D> {
             declared: fields.schema.map(Declared::into_schema).transpose()?,
             relation: None,
             range: None,
+            rate: None,
         })
     }
 
@@ -194,7 +203,11 @@ impl<D: Database> DatabaseSource<D> {
             columns.map(|field| relation.schema().index_of(field.name())).collect();
         let options = Options {
             columns: columns.map_err(|error| Error::fatal("columns").because(error))?,
-            rows_max: context.batch_rows_max,
+            rows_max: self.rate.map_or(context.batch_rows_max, |rate| {
+                // In small pieces, so that it is about as fast in every tenth of a second.
+                let piece = usize::try_from(rate.get() / 10).unwrap_or(usize::MAX).max(1);
+                piece.min(context.batch_rows_max)
+            }),
             bytes_max: context.batch_bytes_max.min(BATCH_BYTES_MAX),
             page_rows_max: self.page_rows,
             holder: Arc::clone(&context.holder),
@@ -206,6 +219,7 @@ impl<D: Database> DatabaseSource<D> {
             schema: Arc::clone(&context.columns),
             offsets: context.offsets,
             poll: (!context.once).then_some(self.poll),
+            rate: self.rate,
         });
         let ends = cuts.iter().cloned().map(Some).chain([None]);
         let mut after = None;
@@ -282,6 +296,7 @@ struct Setting {
     schema: SchemaRef,
     offsets: bool,
     poll: Option<Duration>,
+    rate: Option<NonZeroU64>,
 }
 
 /// How far a range has been read: what a position keeps.
@@ -314,7 +329,8 @@ fn part(
     partition: Partition,
     state: State,
 ) -> BoxStream<'static, Result<SourceBatch>> {
-    let reader = Reader { setting, partition, state, rows: None };
+    let due = Instant::now();
+    let reader = Reader { setting, partition, state, rows: None, due };
     stream::try_unfold(reader, |mut reader| async move {
         Ok(reader.next().await?.map(|batch| (batch, reader)))
     })
@@ -327,10 +343,15 @@ struct Reader {
     partition: Partition,
     state: State,
     rows: Option<db::CursorStream>,
+    // When the next rows may come, by the rate.
+    due: Instant,
 }
 
 impl Reader {
     async fn next(&mut self) -> Result<Option<SourceBatch>> {
+        if self.setting.rate.is_some() {
+            sleep_until(self.due).await;
+        }
         loop {
             let rows = match &mut self.rows {
                 Some(rows) => rows,
@@ -356,6 +377,11 @@ impl Reader {
     fn batch(&mut self, rows: Rows) -> Result<SourceBatch> {
         let Rows { batch, numbers, last, bytes } = rows;
         let count = batch.num_rows();
+        if let Some(rate) = self.setting.rate {
+            // What a slow consumer leaves is not made up for.
+            let each = Duration::from_secs_f64(count as f64 / rate.get() as f64);
+            self.due = self.due.max(Instant::now()) + each;
+        }
         let (start, first) = (self.state.sequence(), self.state.rows);
         self.state.rows += count as u64;
         self.state.at = Some(last);

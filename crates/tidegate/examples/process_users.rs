@@ -92,10 +92,10 @@ pub async fn run<W>(
     users: Arc<dyn Relation>,
     at_a_time: NonZeroUsize,
     stop: impl Future<Output = ()>,
-    work: impl Fn(User) -> W,
+    work: impl Fn(User) -> W + Send + Sync + 'static,
 ) -> db::Result<Outcome>
 where
-    W: Future<Output = Result<(), Failed>>,
+    W: Future<Output = Result<(), Failed>> + Send + 'static,
 {
     let budget = ByteBudget::new(BYTES);
     let holder = budget.holder(users.bytes_min(1 << 20));
@@ -113,21 +113,26 @@ where
     let users = rows.map_ok(|rows| {
         let ids = rows.batch.column(0).as_primitive::<Int64Type>();
         let emails = rows.batch.column(1).as_string::<i32>();
-        let user = ids.values().iter().zip(emails).map(|(id, email)| {
-            Ok(User { id: *id, email: email.map(str::to_owned) })
-        });
+        let user = ids
+            .values()
+            .iter()
+            .zip(emails)
+            .map(|(id, email)| Ok(User { id: *id, email: email.map(str::to_owned) }));
         stream::iter(user.collect::<Vec<_>>())
     });
     let users = users.try_flatten().take_until(stop);
-    let work = &work;
-    let worked = users.concurrent_map(at_a_time, move |user: db::Result<User>| async move {
-        let user = user?;
-        let backoff = Backoff::exponential(Duration::from_millis(50)..=Duration::from_secs(5));
-        let tries = stream::iter([Ok(user.clone())]);
-        let tries = tries.retry(backoff.retries(4), |user| work(user.clone()));
-        let mut tries = pin!(tries.only_if(|failed: &Failed| failed.may_pass));
-        let failed = matches!(tries.next().await, Some(Err(_)));
-        Ok((user.id, failed))
+    let work = Arc::new(work);
+    let worked = users.concurrent_map(at_a_time, move |user: db::Result<User>| {
+        let work = Arc::clone(&work);
+        async move {
+            let user = user?;
+            let backoff = Backoff::exponential(Duration::from_millis(50)..=Duration::from_secs(5));
+            let tries = stream::iter([Ok(user.clone())]);
+            let tries = tries.retry(backoff.retries(4), |user: &User| work(user.clone()));
+            let mut tries = pin!(tries.only_if(|failed: &Failed| failed.may_pass));
+            let failed = matches!(tries.next().await, Some(Err(_)));
+            Ok((user.id, failed))
+        }
     });
     let outcome = worked.try_fold(Outcome::default(), |mut outcome, (id, failed)| async move {
         match failed {

@@ -35,7 +35,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 pub async fn run(url: &str, query: &str, out: &mut impl Write) -> Result<u64, Box<dyn Error>> {
     let reading = Reading { what: What::Query(query.into()), filter: None, key: None };
     let relation: Arc<dyn Relation> = match url.strip_prefix("sqlite:") {
-        Some(path) => db::sqlite::Database::new(path).describe(&reading, Consistency::Pages).await?,
+        Some(path) => {
+            db::sqlite::Database::new(path).describe(&reading, Consistency::Pages).await?
+        }
         None => {
             let database = db::postgres::Database::new(db::postgres::Config::parse(url)?);
             database.describe(&reading, Consistency::Pages).await?

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use tidegate::components::database::{of_range, own};
 use tidegate::components::sinks::file;
-use tidegate::components::transforms::rate_limit;
 use tidegate::db::postgres::{self, Config};
 use tidegate::db::sqlite::{self, Mismatch};
 use tidegate::db::{Consistency, Reading, Relation, What};
@@ -152,17 +151,20 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         () = signals.next() => return Err(Failed::data("stopped before it had begun to read")),
     };
     let asked = args.asked(&place, &options, &relation);
-    let job = match Job::load(&place.job())? {
-        Some(job) if args.resume => job.resumed(asked)?,
-        _ => {
-            place.begin()?;
+    let begun = Job::load(&place.job())?.filter(|_| args.resume);
+    let is_new = begun.is_none();
+    let job = match begun {
+        Some(job) => job.resumed(asked)?,
+        None => {
             let cuts = relation.split(args.workers.into()).await.map_err(Failed::data)?;
-            let job = Job::new(asked, cuts);
-            job.save(&place.job())?;
-            job
+            Job::new(asked, cuts)
         }
     };
     let pipeline = args.pipeline(&place, &options, &relation, &job)?;
+    if is_new {
+        place.begin()?;
+        job.save(&place.job())?;
+    }
     let run = RunOptions { once: true, ..RunOptions::default() };
     let Some(running) = session::start(pipeline, run, &mut signals).await? else {
         return Err(Failed::data("stopped before it had begun to read"));
@@ -315,7 +317,7 @@ impl Args {
         .to_vec()
     }
 
-    /// A source and a sink for each range, and a limit between them where there is one.
+    /// A source and a sink for each range.
     fn pipeline(
         &self,
         place: &Place,
@@ -329,30 +331,26 @@ impl Args {
         for (index, range) in job.ranges.iter().enumerate() {
             let source = format!("rows-{index}");
             let page_rows = self.page_rows.get();
-            builder =
-                builder.source(&source, of_range(Arc::clone(relation), range.clone(), page_rows));
-            let mut input = source;
-            if let Some(rate) = self.rate {
-                let each = rate.get().div_ceil(ranges as u64);
-                let settings = format!("rows_per_second = {each}");
-                let settings = Settings::from_toml(&settings).map_err(mistaken)?;
-                let limit = (rate_limit::SPEC.build)(&settings).map_err(mistaken)?;
-                let name = format!("rate-{index}");
-                builder = builder.transform(&name, &[input.as_str()], limit);
-                input = name;
-            }
+            let rate = self.rate.map(|rate| each(rate, ranges));
+            let rows = of_range(Arc::clone(relation), range.clone(), page_rows, rate);
+            builder = builder.source(&source, rows);
             let header = !self.no_header && index == 0;
             let settings = place.settings(index, header, options);
             let settings = Settings::from_toml(&settings).map_err(mistaken)?;
             let sink = (file::SPEC.build)(&settings).map_err(mistaken)?;
             let name = format!("part-{index}");
-            builder = builder.sink(&name, &[input.as_str()], SinkOptions::default(), sink);
+            builder = builder.sink(&name, &[source.as_str()], SinkOptions::default(), sink);
         }
         builder.build().map_err(|mistakes| {
             let first = mistakes.into_iter().next().map(|found| found.mistake);
             mistaken(first.unwrap_or_else(|| Mistake::new("it can't be planned")))
         })
     }
+}
+
+/// The share of a rate that each of so many ranges has.
+fn each(rate: NonZeroU64, ranges: usize) -> NonZeroU64 {
+    NonZeroU64::new(rate.get() / ranges.max(1) as u64).unwrap_or(NonZeroU64::MIN)
 }
 
 fn mistaken(mistake: Mistake) -> Failed {

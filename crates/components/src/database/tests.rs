@@ -1,3 +1,5 @@
+//! Settings, declared columns and names of what is read.
+
 use super::*;
 use crate::sources::postgres::SPEC;
 use tidegate_model::Settings;
@@ -52,10 +54,20 @@ fn what_is_read_has_a_name_of_its_own() {
     ]
     .map(|reading| {
         let (workers, poll) = (NonZeroUsize::MIN, POLL);
-        let (database, declared, relation, range) = (Known, None, None, None);
+        let (database, declared, relation, range, rate) = (Known, None, None, None, None);
         let page_rows = 1;
-        DatabaseSource { database, reading, page_rows, workers, poll, declared, relation, range }
-            .name()
+        DatabaseSource {
+            database,
+            reading,
+            page_rows,
+            workers,
+            poll,
+            declared,
+            relation,
+            range,
+            rate,
+        }
+        .name()
     });
     for (index, name) in names.iter().enumerate() {
         assert!(!names[..index].contains(name), "{names:?}");

@@ -8,8 +8,8 @@ mod process_users;
 mod query_to_csv;
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use process_users::{Failed, Outcome};
 use tidegate::flow::nz;
@@ -32,14 +32,15 @@ fn users(folder: &Folder, count: u32) -> String {
     format!("sqlite:{}", path.display())
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn each_user_is_worked_on_with_so_many_at_a_time_and_tried_again() {
     let folder = Folder::new();
     let users = process_users::describe(&users(&folder, 2_500)).await.unwrap();
-    let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let tries = Mutex::new(HashMap::new());
-    let outcome = process_users::run(users, nz!(7), std::future::pending(), |user| {
-        let (now, most, tries) = (&now, &most, &tries);
+    let (now, most): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    let tries: Arc<Mutex<HashMap<i64, u32>>> = Arc::default();
+    let (seen, tried) = (Arc::clone(&most), Arc::clone(&tries));
+    let outcome = process_users::run(users, nz!(7), std::future::pending(), move |user| {
+        let (now, most, tries) = (Arc::clone(&now), Arc::clone(&seen), Arc::clone(&tried));
         async move {
             most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             tokio::task::yield_now().await;
@@ -57,8 +58,8 @@ async fn each_user_is_worked_on_with_so_many_at_a_time_and_tried_again() {
     let Outcome { done, mut failed } = outcome.await.unwrap();
     failed.sort_unstable();
     assert_eq!((done, failed), (2_498, vec![20, 30]));
-    assert_eq!(most.into_inner(), 7);
-    let tries = tries.into_inner().unwrap();
+    assert_eq!(most.load(Ordering::Relaxed), 7);
+    let tries = tries.lock().unwrap();
     assert_eq!([10, 20, 30, 40].map(|id| tries[&id]), [3, 5, 1, 1]);
 }
 
@@ -66,12 +67,14 @@ async fn each_user_is_worked_on_with_so_many_at_a_time_and_tried_again() {
 async fn a_stop_in_the_middle_ends_what_was_begun_and_begins_nothing() {
     let folder = Folder::new();
     let users = process_users::describe(&users(&folder, 2_500)).await.unwrap();
-    let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let counts: Arc<(AtomicUsize, AtomicUsize)> = Arc::default();
     let (stop, stopped) = oneshot::channel();
-    let stop = Mutex::new(Some(stop));
-    let outcome = process_users::run(users, nz!(4), async { drop(stopped.await) }, |_| {
-        let (begun, ended, stop) = (&begun, &ended, &stop);
+    let stop = Arc::new(Mutex::new(Some(stop)));
+    let counted = Arc::clone(&counts);
+    let outcome = process_users::run(users, nz!(4), async { drop(stopped.await) }, move |_| {
+        let (counts, stop) = (Arc::clone(&counted), Arc::clone(&stop));
         async move {
+            let (begun, ended) = &*counts;
             if begun.fetch_add(1, Ordering::Relaxed) == 99 {
                 stop.lock().unwrap().take().unwrap().send(()).unwrap();
             }
@@ -82,7 +85,8 @@ async fn a_stop_in_the_middle_ends_what_was_begun_and_begins_nothing() {
     });
     let done = outcome.await.unwrap().done as usize;
     assert!((100..200).contains(&done), "{done}");
-    assert_eq!((begun.into_inner(), ended.into_inner()), (done, done));
+    let (begun, ended) = &*counts;
+    assert_eq!((begun.load(Ordering::Relaxed), ended.load(Ordering::Relaxed)), (done, done));
 }
 
 #[tokio::test]
