@@ -135,8 +135,8 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
     Ok(Box::new(SseSink {
         path,
         encoder: Encoder::named(Some(&codec))?,
-        // A text may have line ends, a row of the others is a line.
-        lines: codec.get_ref() != "text",
+        // Texts may have line ends, and so may quoted values; a row of JSON is a line.
+        lines: codec.get_ref() == "ndjson",
         event_column: config.event_column,
         allow_origin: config.allow_origin.as_ref().map(origin).transpose()?,
         limits,

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
+mod csv;
 mod file;
 mod full_disk;
 mod memory;

@@ -86,8 +86,13 @@ pub(crate) fn file_sink(path: &Path) -> Box<dyn Sink> {
 }
 
 pub(crate) fn context(records: &Arc<Memory>) -> SinkContext {
+    context_of(records, &messages(&[""]))
+}
+
+/// Of a sink that will get rows like these.
+pub(crate) fn context_of(records: &Arc<Memory>, rows: &RecordBatch) -> SinkContext {
     let records: Arc<dyn Records> = records.clone();
-    SinkContext { name: "out".into(), columns: messages(&[""]).schema(), records }
+    SinkContext { name: "out".into(), columns: rows.schema(), records }
 }
 
 pub(crate) fn messages<T: AsRef<str>>(lines: &[T]) -> RecordBatch {

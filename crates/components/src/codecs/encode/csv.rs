@@ -7,8 +7,11 @@
 //!
 //! [RFC 4180]: https://www.rfc-editor.org/rfc/rfc4180
 
+use std::ops::Range;
+
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Schema};
+use memchr::{memchr_iter, memrchr};
 use serde::Deserialize;
 use tidegate_model::{Error, Mistake, Result, Spanned};
 
@@ -22,8 +25,8 @@ pub const SPEC: Encoder = Encoder {
     encode: |rows, from, out, enough| Dialect::default().encode(rows, from, out, enough),
 };
 
-/// What numbers and times are written with: where nothing else means something, they need no look.
-const OF_NUMBERS: &[u8] = b"0123456789+-.:eE tfNaIinyBC\\x";
+/// What numbers, times and bytes are written with: where nothing else means something, they need no look.
+const OF_NUMBERS: &[u8] = b"0123456789abcdef+-.:E tNIinyBC\\x";
 
 /// The settings that only CSV has.
 #[derive(Debug, Default, Deserialize)]
@@ -89,8 +92,7 @@ impl Dialect {
             }
             let start = out.len();
             out.extend_from_slice(field.name().as_bytes());
-            // Postgres does not take a name for null.
-            self.quote_from(start, false, schema.fields().len() == 1, out);
+            self.quote_from(start, schema.fields().len() == 1, out);
         }
         out.push(b'\n');
     }
@@ -125,7 +127,7 @@ impl Dialect {
                 let start = out.len();
                 column.write(row, out);
                 if !is_plain {
-                    self.quote_from(start, true, is_single, out);
+                    self.quote_from(start, is_single, out);
                 }
             }
             out.push(b'\n');
@@ -145,6 +147,10 @@ impl Dialect {
                     | DataType::Time32(_)
                     | DataType::Time64(_)
                     | DataType::Timestamp(_, _)
+                    | DataType::Binary
+                    | DataType::LargeBinary
+                    | DataType::BinaryView
+                    | DataType::FixedSizeBinary(_)
             );
         plain
             && self.null.is_empty()
@@ -152,33 +158,58 @@ impl Dialect {
             && !OF_NUMBERS.contains(&self.quote)
     }
 
-    /// Quotes what was written last, where it needs that.
-    fn quote_from(&self, start: usize, is_value: bool, is_single: bool, out: &mut Vec<u8>) {
+    /// Quotes what was written last, a value or a name, where it needs that: as
+    /// `CopyAttributeOutCSV` of Postgres.
+    fn quote_from(&self, start: usize, is_single: bool, out: &mut Vec<u8>) {
         let written = out.get(start..).unwrap_or_default();
-        let is_null = is_value && written == self.null.as_bytes();
+        let is_null = written == self.null.as_bytes();
         // What ends the data of a COPY, were it alone on a line.
         let is_end = is_single && written == b"\\.";
+        if is_null || is_end || self.has_special(written) {
+            self.quote(start, out);
+        }
+    }
+
+    /// Whether there is a delimiter, a quote or a line end. Blocks of a fixed size become a few
+    /// vector instructions each; the last may overlap what was looked at.
+    fn has_special(&self, value: &[u8]) -> bool {
+        fn blocks<const SIZE: usize>(csv: &Dialect, value: &[u8]) -> Option<bool> {
+            let last = value.last_chunk::<SIZE>()?;
+            let (blocks, _) = value.as_chunks::<SIZE>();
+            Some(blocks.iter().chain([last]).any(|block| csv.any_special(block)))
+        }
+        blocks::<32>(self, value)
+            .or_else(|| blocks::<8>(self, value))
+            .unwrap_or_else(|| self.any_special(value))
+    }
+
+    fn any_special(&self, bytes: &[u8]) -> bool {
         let (delimiter, quote) = (self.delimiter, self.quote);
-        let special = memchr::memchr3(delimiter, quote, b'\n', written).is_some()
-            || memchr::memchr(b'\r', written).is_some();
-        if !(is_null || is_end || special) {
-            return;
+        bytes.iter().fold(false, |any, &byte| {
+            any | (byte == delimiter) | (byte == quote) | (byte == b'\n') | (byte == b'\r')
+        })
+    }
+
+    /// Puts quotes around what is written from `start` on, and doubles those in it: where it is, and
+    /// from the back, so that nothing is copied over that is still to be moved.
+    fn quote(&self, start: usize, out: &mut Vec<u8>) {
+        let mut end = out.len();
+        let doubled = memchr_iter(self.quote, &out[start..]).count();
+        out.resize(end + doubled + 2, self.quote);
+        let mut moved_to = out.len() - 1;
+        let mut move_back = |out: &mut Vec<u8>, range: Range<usize>| {
+            moved_to -= range.len();
+            out.copy_within(range, moved_to);
+        };
+        while let Some(at) = memrchr(self.quote, &out[start..end]) {
+            // The quote goes twice, once with what is behind it.
+            let at = start + at;
+            move_back(out, at..end);
+            move_back(out, at..at + 1);
+            end = at;
         }
-        let quotes = memchr::memchr_iter(quote, written).count();
-        if quotes == 0 {
-            out.insert(start, quote);
-            out.push(quote);
-            return;
-        }
-        let value = out.split_off(start);
-        out.push(quote);
-        for part in value.split_inclusive(|byte| *byte == quote) {
-            out.extend_from_slice(part);
-            if part.last() == Some(&quote) {
-                out.push(quote);
-            }
-        }
-        out.push(quote);
+        move_back(out, start..end);
+        out[start] = self.quote;
     }
 }
 
@@ -207,6 +238,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, Int64Array, StringArray};
+    use proptest::prelude::*;
     use tidegate_model::Settings;
 
     use super::*;
@@ -245,6 +277,26 @@ mod tests {
         let end: ArrayRef = Arc::new(StringArray::from(vec!["\\.", "x"]));
         let end = RecordBatch::try_from_iter([("a", end)]).unwrap();
         assert_eq!(written(&Dialect::default(), &end), "a\n\"\\.\"\nx\n");
+    }
+
+    proptest! {
+        /// With what is special at every place of blocks of every size.
+        #[test]
+        fn quotes_are_where_the_plain_way_puts_them(
+            clean in "[a-zé ]{0,70}",
+            special in "[,\"\r\n]{0,3}",
+            more in "[a-z\"]{0,40}",
+        ) {
+            let text = format!("{clean}{special}{more}");
+            let special = text.is_empty() || text.contains([',', '"', '\r', '\n']);
+            let plain = match special {
+                true => format!("\"{}\"", text.replace('"', "\"\"")),
+                false => text.clone(),
+            };
+            let mut out = format!("before,{text}").into_bytes();
+            Dialect::default().quote_from("before,".len(), false, &mut out);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("before,{plain}"));
+        }
     }
 
     #[test]

@@ -88,15 +88,15 @@ fn writer<'a>(array: &'a dyn Array, style: Style) -> Option<Write<'a>> {
         DataType::UInt64 => integers::<UInt64Type>(array)?,
         DataType::Float16 => {
             let values = array.as_primitive_opt::<Float16Type>()?.values();
-            floats(style, |row| values[row].to_f32())
+            floats(style, sql::single, |row| values[row].to_f32())
         }
         DataType::Float32 => {
             let values = array.as_primitive_opt::<Float32Type>()?.values();
-            floats(style, |row| values[row])
+            floats(style, sql::single, |row| values[row])
         }
         DataType::Float64 => {
             let values = array.as_primitive_opt::<Float64Type>()?.values();
-            floats(style, |row| values[row])
+            floats(style, sql::double, |row| values[row])
         }
         DataType::Decimal32(_, scale) => decimals::<Decimal32Type>(array, *scale)?,
         DataType::Decimal64(_, scale) => decimals::<Decimal64Type>(array, *scale)?,
@@ -135,19 +135,20 @@ fn integers<'a, T: ArrowPrimitiveType<Native: itoa::Integer>>(
 
 /// The shortest decimal that reads back as the same number. JSON has none for infinity and for what
 /// is no number: there it is `null`, so that a column of numbers stays one.
-fn floats<'a, F: zmij::Float + Into<f64>>(
+fn floats<'a, F: zmij::Float + Into<f64> + 'a>(
     style: Style,
+    sql: fn(F, &mut Vec<u8>),
     get: impl Fn(usize) -> F + Send + 'a,
 ) -> Write<'a> {
-    let digits_max = if size_of::<F>() == 8 { 15 } else { 6 };
+    if style == Style::Sql {
+        return Box::new(move |row, out| sql(get(row), out));
+    }
     Box::new(move |row, out| {
         let value = get(row);
-        let mut buffer = zmij::Buffer::new();
-        let text = buffer.format(value);
-        match style {
-            Style::Json if !value.into().is_finite() => out.extend_from_slice(b"null"),
-            Style::Plain | Style::Json => out.extend_from_slice(text.as_bytes()),
-            Style::Sql => sql::float(text, value.into(), digits_max, out),
+        if style == Style::Json && !value.into().is_finite() {
+            out.extend_from_slice(b"null");
+        } else {
+            out.extend_from_slice(zmij::Buffer::new().format(value).as_bytes());
         }
     })
 }

@@ -1,5 +1,8 @@
 //! Values as Postgres writes them where that differs from what others read: what CSV has of them.
 
+use std::fmt::LowerExp;
+use std::str::FromStr;
+
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -10,86 +13,142 @@ use arrow_schema::{DataType, TimeUnit};
 
 use super::{Write, per_second, time};
 
-/// A float by its shortest digits, which is how it is given: with an exponent where its size is below
-/// 0.0001, or it has more digits before the point than the type has for sure ([`float8out`]).
-///
-/// [`float8out`]: https://github.com/postgres/postgres/blob/master/src/common/d2s.c
-pub(super) fn float(text: &str, value: f64, digits_max: i32, out: &mut Vec<u8>) {
-    if !value.is_finite() {
-        let word: &[u8] = match (value.is_nan(), value > 0.0) {
-            (true, _) => b"NaN",
-            (false, true) => b"Infinity",
-            (false, false) => b"-Infinity",
+/// A float of 64 bits (`src/common/d2s.c`).
+pub(super) fn double(value: f64, out: &mut Vec<u8>) {
+    let plain = value == 0.0 || (1e-4..1e15).contains(&value.abs());
+    let bits = value.to_bits();
+    let (exponent, fraction) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
+    float(value, plain, Binary::new(exponent - 1_075, fraction, 1 << 52), out);
+}
+
+/// A float of 32 bits (`src/common/f2s.c`).
+pub(super) fn single(value: f32, out: &mut Vec<u8>) {
+    let plain = value == 0.0 || (1e-4..1e6).contains(&value.abs());
+    let bits = u64::from(value.to_bits());
+    let (exponent, fraction) = ((bits >> 23 & 0xff) as i32, bits & ((1 << 23) - 1));
+    float(value, plain, Binary::new(exponent - 150, fraction, 1 << 23), out);
+}
+
+/// The shortest digits that read back as the same number; without an exponent where it is `plain`.
+fn float<F>(value: F, plain: bool, binary: Binary, out: &mut Vec<u8>)
+where
+    F: zmij::Float + Into<f64> + Copy + PartialEq + LowerExp + FromStr,
+{
+    let double: f64 = value.into();
+    if !double.is_finite() {
+        let name: &[u8] = match double {
+            f64::INFINITY => b"Infinity",
+            f64::NEG_INFINITY => b"-Infinity",
+            _ => b"NaN",
         };
-        out.extend_from_slice(word);
-        return;
+        return out.extend_from_slice(name);
     }
-    let text = match text.strip_prefix('-') {
-        Some(rest) => {
-            out.push(b'-');
-            rest
-        }
-        None => text,
-    };
-    let (digits, exponent) = match text.split_once('e') {
-        Some((digits, exponent)) => (digits, exponent.parse().unwrap_or(0)),
-        None => (text, 0),
-    };
-    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
-    let mut all = [0; 64];
-    let mut count = 0;
-    for digit in whole.bytes().chain(part.bytes()) {
-        if let Some(place) = all.get_mut(count).filter(|_| count > 0 || digit != b'0') {
-            *place = digit;
-            count += 1;
-        }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value);
+    if plain {
+        return out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
     }
-    let leading = whole.bytes().chain(part.bytes()).take_while(|digit| *digit == b'0').count();
-    let end = all[..count].iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
-    let significant = &all[..end];
-    if significant.is_empty() {
-        out.push(b'0');
-        return;
+    let mut decimal = Decimal::read(text);
+    if decimal.is_midpoint(&binary) {
+        // Postgres leaves out what only the rule for ties makes the same number, as 1e23 is of its
+        // lower neighbour: the next digits are then the shortest.
+        let longer = (decimal.length()..17).map(|digits| format!("{value:.digits$e}"));
+        let mut exact = longer.filter(|text| text.parse().is_ok_and(|read: F| read == value));
+        let exact = exact.by_ref().map(|text| Decimal::read(&text));
+        decimal = exact.filter(|found| !found.is_midpoint(&binary)).next().unwrap_or(decimal);
     }
-    // The power of ten that the first digit counts for.
-    let power = whole.len() as i32 - 1 - leading as i32 + exponent;
-    if (-4..digits_max).contains(&power) {
-        fixed(significant, power, out);
-    } else {
-        scientific(significant, power, out);
+    if double < 0.0 {
+        out.push(b'-');
+    }
+    decimal.write(out);
+}
+
+/// A binary float's absolute value: an integer times a power of two.
+struct Binary {
+    mantissa: u64,
+    exponent: i32,
+    // Its lower neighbour is half as far as the upper one.
+    is_power: bool,
+}
+
+impl Binary {
+    /// `exponent` is that of the last bit; numbers below the normal ones are nobody's midpoint.
+    fn new(exponent: i32, fraction: u64, implied: u64) -> Self {
+        Self { mantissa: implied | fraction, exponent, is_power: fraction == 0 }
     }
 }
 
-fn fixed(digits: &[u8], power: i32, out: &mut Vec<u8>) {
-    if power < 0 {
-        out.extend_from_slice(b"0.");
-        out.resize(out.len() + power.unsigned_abs() as usize - 1, b'0');
-        out.extend_from_slice(digits);
-        return;
-    }
-    let whole = power as usize + 1;
-    if digits.len() <= whole {
-        out.extend_from_slice(digits);
-        out.resize(out.len() + whole - digits.len(), b'0');
-        return;
-    }
-    out.extend_from_slice(&digits[..whole]);
-    out.push(b'.');
-    out.extend_from_slice(&digits[whole..]);
+/// A number in decimal: digits that don't end in a zero, times a power of ten.
+struct Decimal {
+    digits: u64,
+    exponent: i32,
 }
 
-fn scientific(digits: &[u8], power: i32, out: &mut Vec<u8>) {
-    out.extend_from_slice(&digits[..1]);
-    if digits.len() > 1 {
-        out.push(b'.');
-        out.extend_from_slice(&digits[1..]);
+impl Decimal {
+    /// Of a text such as `-12.5`, `1e+20`, `1.50e-7`.
+    fn read(text: &str) -> Self {
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+        let mut exponent: i32 = exponent.parse().unwrap_or_default();
+        let (mut digits, mut behind_point) = (0_u64, false);
+        for byte in mantissa.bytes() {
+            match byte {
+                b'0'..=b'9' => {
+                    digits = digits * 10 + u64::from(byte - b'0');
+                    exponent -= i32::from(behind_point);
+                }
+                b'.' => behind_point = true,
+                _ => {}
+            }
+        }
+        while digits != 0 && digits.is_multiple_of(10) {
+            digits /= 10;
+            exponent += 1;
+        }
+        Self { digits, exponent }
     }
-    out.extend_from_slice(if power < 0 { b"e-" } else { b"e+" });
-    let size = power.unsigned_abs();
-    if size < 10 {
-        out.push(b'0');
+
+    fn length(&self) -> usize {
+        self.digits.checked_ilog10().map_or(1, |log| log as usize + 1)
     }
-    out.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
+
+    /// Whether it is as far from a float as from its neighbour. That takes so many digits that only
+    /// large ones are: `digits` times 5 to the power of `exponent` must fit the float's one bit more.
+    fn is_midpoint(&self, of: &Binary) -> bool {
+        let (Ok(tens @ 1..=27), twos) = (u32::try_from(self.exponent), of.exponent - self.exponent)
+        else {
+            return false;
+        };
+        if !(1..=70).contains(&twos) {
+            return false;
+        }
+        // Both without the powers of two that they have in common.
+        let decimal = u128::from(self.digits) * 5_u128.pow(tens);
+        let binary = u128::from(of.mantissa) << twos;
+        let half = 1_u128 << (twos - 1);
+        let below = binary.checked_sub(decimal);
+        decimal.checked_sub(binary) == Some(half)
+            || below == Some(half)
+            || (of.is_power && below.is_some_and(|below| below * 2 == half))
+    }
+
+    /// `1.5e-07`: a digit before the point, and at least two in the exponent.
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(self.digits).as_bytes();
+        let exponent = self.exponent + digits.len() as i32 - 1;
+        let (first, rest) = digits.split_at(1);
+        out.extend_from_slice(first);
+        if !rest.is_empty() {
+            out.push(b'.');
+            out.extend_from_slice(rest);
+        }
+        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
+        let size = exponent.unsigned_abs();
+        if size < 10 {
+            out.push(b'0');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
+    }
 }
 
 /// `bytea_output = hex`.
@@ -163,7 +222,16 @@ mod tests {
         TimestampMicrosecondArray,
     };
 
+    use proptest::prelude::*;
+
     use super::super::{Column, Style};
+    use super::*;
+
+    fn said(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
 
     fn written(array: ArrayRef) -> Vec<String> {
         let column = Column::new(&array, Style::Sql).unwrap();
@@ -201,6 +269,29 @@ mod tests {
         assert_eq!(written(Arc::new(array)), values.map(|(_, text)| text));
         let small = Float32Array::from(vec![123_456.0, 1_234_567.0, 0.1, 1e-5]);
         assert_eq!(written(Arc::new(small)), ["123456", "1.234567e+06", "0.1", "1e-05"]);
+    }
+
+    /// As PostgreSQL 18 says them.
+    #[test]
+    fn a_tie_is_not_left_to_the_reader() {
+        for (value, text) in [(1e23, "9.999999999999999e+22"), (9.5e22, "9.5e+22")] {
+            assert_eq!(said(|out| double(value, out)), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_float_reads_back_as_the_same(bits in any::<u64>(), large in 1e15_f64..1e40) {
+            for value in [f64::from_bits(bits), large] {
+                let text = said(|out| double(value, out));
+                let read: f64 = text.parse().unwrap();
+                prop_assert!(read == value || value.is_nan(), "{value:e} as {text}");
+            }
+            let value = f32::from_bits(bits as u32);
+            let text = said(|out| single(value, out));
+            let read: f32 = text.parse().unwrap();
+            prop_assert!(read == value || value.is_nan(), "{value:e} as {text}");
+        }
     }
 
     #[test]
