@@ -22,10 +22,8 @@ use crate::gauges::Gauge;
 use crate::graph::{Role, place};
 use crate::rejects::{Hurry, Outlet, Owed, Rejected, Waiting};
 
-/// What was written is committed this long after the first of it, at the latest.
-const COMMIT_AGE: Duration = Duration::from_millis(200);
-/// … or once as many bytes are written as the sink says, or so many batches: fewer than a source may
-/// have open.
+/// What was written is committed once so many batches are written: fewer than a source may have open.
+/// The sink says after which time, and after how many bytes.
 const COMMIT_BATCHES: usize = crate::ledger::OPEN_MAX / 4;
 
 /// A sink and what feeds it.
@@ -89,17 +87,18 @@ impl SinkTask {
         let meter = batches.handle();
         gauge.set_meter(meter.clone());
         let (written, gathered) = (Uncommitted::default(), Gathered::new(sink.gather()));
-        let (ends, commit_bytes_max) = (BTreeMap::new(), sink.commit_bytes_max());
+        let (commit_age, commit_bytes_max) = (sink.commit_age(), sink.commit_bytes_max());
         // Where each write is durable at once, nothing is kept that could be ahead of its rejects.
         let owed = (sink.commit_when() == Commit::Grouped).then(Arc::default);
         let mut writer = Writer {
             sink,
             ways,
-            ends,
+            ends: BTreeMap::new(),
             gathered,
             written,
             owed,
             hurry,
+            commit_age,
             commit_bytes_max,
             meter,
             gauge,
@@ -145,6 +144,7 @@ struct Writer {
     // Rejects that must be safe before a commit.
     owed: Option<Arc<Owed>>,
     hurry: Arc<Hurry>,
+    commit_age: Duration,
     commit_bytes_max: usize,
     meter: Meter,
     gauge: Arc<Gauge>,
@@ -165,7 +165,7 @@ impl Writer {
             let due = |due: Option<Instant>| {
                 due.map(|due| if hurry.is_on() { Instant::now() } else { due })
             };
-            let commit = until(due(self.written.since.map(|since| since + COMMIT_AGE)));
+            let commit = until(due(self.written.since.map(|since| since + self.commit_age)));
             let gathered = until(due(self.gathered.due()));
             tokio::select! {
                 biased;

@@ -32,6 +32,13 @@ pub trait Sink: Send {
         64 << 20
     }
 
+    /// How long after the first write at the latest writes are committed, where the sink
+    /// [groups](Commit::Grouped) them: for one to which a commit costs much. Until then they are not
+    /// acked. It is asked once, before it opens.
+    fn commit_age(&self) -> Duration {
+        Duration::from_millis(200)
+    }
+
     /// Whether a row that comes again after a crash is rejected if it was before, and else is not.
     /// Then those who take its [rejects](Written::rejected) may drop what they have. Without it,
     /// because what was committed meanwhile decides too, they get what was in flight twice.

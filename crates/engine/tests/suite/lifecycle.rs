@@ -191,6 +191,21 @@ async fn a_sink_says_after_how_many_bytes_it_commits() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sink_says_after_which_time_it_commits() {
+    // Ten rows every 100 ms, for two seconds.
+    for (commit_age, expected) in [(450, vec![50, 100, 150, 200]), (60_000, vec![200])] {
+        let commit_age = Duration::from_millis(commit_age);
+        let sink = Told { commit_age, ..Told::to(Does::Write) };
+        let numbers = Numbers { pace: Duration::from_millis(100), ..Numbers::new(20, 10) };
+        let builder = Pipeline::builder().source("numbers", Box::new(numbers) as Box<_>);
+        let boxed = Box::new(sink.clone()) as Box<_>;
+        let builder = builder.sink("out", &["numbers"], SinkOptions::default(), boxed);
+        run(builder.build().unwrap(), &Store::in_memory().unwrap()).await.unwrap();
+        assert_eq!(*sink.commits.lock().unwrap(), expected);
+    }
+}
+
 #[tokio::test]
 async fn a_data_dir_is_for_one_process() {
     let folder = tempfile::tempdir().unwrap();

@@ -139,6 +139,7 @@ pub(crate) struct Told {
     pub(crate) columns: Arc<Mutex<Option<SchemaRef>>>,
     pub(crate) to: Option<String>,
     pub(crate) commit_bytes_max: usize,
+    pub(crate) commit_age: Duration,
     pub(crate) commit_when: Commit,
     /// Rows whose number this divides are not taken.
     pub(crate) rejects: Option<u64>,
@@ -159,6 +160,7 @@ impl Told {
             columns,
             to,
             commit_bytes_max,
+            commit_age: Duration::from_millis(200),
             commit_when: Commit::Grouped,
             rejects: None,
             same_rejects: true,
@@ -181,6 +183,10 @@ impl Sink for Told {
 
     fn commit_bytes_max(&self) -> usize {
         self.commit_bytes_max
+    }
+
+    fn commit_age(&self) -> Duration {
+        self.commit_age
     }
 
     fn same_rejects(&self) -> bool {
