@@ -6,5 +6,7 @@
 mod file;
 mod full_disk;
 mod memory;
+mod parquet;
+mod parquet_types;
 mod pipes;
 mod tables;

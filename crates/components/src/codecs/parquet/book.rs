@@ -80,12 +80,6 @@ impl Book {
         self.groups.len()
     }
 
-    /// Forgets row groups, all but so many.
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.groups.truncate(len);
-        self.noted = self.noted.min(len);
-    }
-
     /// The note of those that are in none yet, where there are some. It is to be written behind
     /// them.
     pub(crate) fn note(&mut self) -> Result<Option<Vec<u8>>> {
@@ -101,11 +95,13 @@ impl Book {
         Ok(Some(note))
     }
 
-    /// The footer of all.
-    pub(crate) fn footer(&mut self) -> Result<Vec<u8>> {
+    /// The footer of the first so many.
+    pub(crate) fn footer(&mut self, count: usize) -> Result<Vec<u8>> {
+        let mut groups = take(&mut self.groups);
+        let mut rest = groups.split_off(count.min(groups.len()));
         let mut footer = Vec::new();
-        let groups = take(&mut self.groups);
         self.groups = self.encode(groups, self.keys.clone(), &mut footer)?;
+        self.groups.append(&mut rest);
         Ok(footer)
     }
 

@@ -49,6 +49,8 @@ fn has_name(data_type: &DataType) -> bool {
         | DataType::RunEndEncoded(..)
         | DataType::Timestamp(TimeUnit::Second, _)
         | DataType::Time32(TimeUnit::Second) => false,
+        // Four bytes for what the format wants eight of: the writer can't do that.
+        DataType::Decimal32(1, _) => false,
         DataType::List(of)
         | DataType::LargeList(of)
         | DataType::ListView(of)

@@ -131,6 +131,8 @@ struct Table {
     book: Book,
     /// Where the last commit ends, and how many row groups there are before.
     committed: (Mark, usize),
+    /// How many row groups the footer has, while there is one.
+    footed: usize,
 }
 
 impl Table {
@@ -164,10 +166,10 @@ impl Table {
             disk.pending.extend_from_slice(MAGIC);
         }
         disk.flush()?;
-        let committed = (disk.mark(), book.len());
-        let path = path.to_path_buf();
-        let mut table = Self { path, disk, groups, book, committed };
-        table.end_file()?;
+        let (path, count) = (path.to_path_buf(), book.len());
+        let committed = (disk.mark(), count);
+        let mut table = Self { path, disk, groups, book, committed, footed: 0 };
+        table.end_file(count)?;
         Ok(table)
     }
 
@@ -175,7 +177,7 @@ impl Table {
     fn open_again(&mut self) -> Result<()> {
         let trailed = self.disk.trails();
         self.disk.open_again()?;
-        if trailed { self.end_file() } else { Ok(()) }
+        if trailed { self.end_file(self.footed) } else { Ok(()) }
     }
 
     /// Takes rows. What row groups they make full is pending then.
@@ -205,9 +207,10 @@ impl Table {
         Ok(())
     }
 
-    /// Writes the footer. All that is written has to be noted.
-    fn end_file(&mut self) -> Result<()> {
-        let footer = self.book.footer().map_err(|error| unwritable(&self.path, error))?;
+    /// Writes a footer behind the row groups that are written, which are so many.
+    fn end_file(&mut self, count: usize) -> Result<()> {
+        let footer = self.book.footer(count).map_err(|error| unwritable(&self.path, error))?;
+        self.footed = count;
         self.disk.trail(&footer)
     }
 
@@ -220,7 +223,7 @@ impl Table {
         }
         self.disk.flush()?;
         if !self.disk.trails() {
-            self.end_file()?;
+            self.end_file(self.book.len())?;
         }
         self.disk.commit(delivered)?;
         self.committed = (self.disk.mark(), self.book.len());
@@ -235,10 +238,9 @@ impl Drop for Table {
         if self.disk.trails() || self.disk.check().is_err() {
             return;
         }
-        let (mark, groups) = &self.committed;
-        self.disk.back_to(mark.clone());
-        self.book.truncate(*groups);
-        if let Err(error) = self.end_file() {
+        let (mark, count) = self.committed.clone();
+        self.disk.back_to(mark);
+        if let Err(error) = self.end_file(count) {
             tracing::warn!("{error}; it has no footer until the next start");
         }
     }
