@@ -47,7 +47,8 @@ pub(crate) fn read(path: &Path) -> Result<(Vec<RecordBatch>, Vec<i64>), ParquetE
     Ok((batches, groups))
 }
 
-fn lines(path: &Path) -> Vec<String> {
+/// The lines of a file of them.
+pub(crate) fn lines_of(path: &Path) -> Vec<String> {
     let (batches, _) = read(path).unwrap();
     let columns = batches.iter().map(|rows| rows.column(0).as_string_view());
     columns.flat_map(|column| column.iter().map(|line| line.unwrap().to_owned())).collect()
@@ -64,9 +65,9 @@ async fn the_file_is_whole_after_every_commit_and_before_the_first() {
     assert_eq!(read(&path).unwrap(), (vec![], vec![]));
     sink.write(&messages(&["one", "two"])).await.unwrap();
     sink.write(&messages(&["three"])).await.unwrap();
-    assert_eq!(lines(&path), Vec::<String>::new());
+    assert_eq!(lines_of(&path), Vec::<String>::new());
     sink.commit(&[delivered(3)]).await.unwrap();
-    assert_eq!(lines(&path), ["one", "two", "three"]);
+    assert_eq!(lines_of(&path), ["one", "two", "three"]);
     let saves = records.saves();
     sink.commit(&[]).await.unwrap();
     assert_eq!(records.saves(), saves, "nothing new, and still saved");
@@ -78,11 +79,11 @@ async fn the_file_is_whole_after_every_commit_and_before_the_first() {
     drop(sink);
     let mut sink = parquet_sink(&path, "");
     assert_eq!(sink.open(context(&records)).await.unwrap(), [delivered(14)]);
-    assert_eq!(lines(&path).len(), 13);
+    assert_eq!(lines_of(&path).len(), 13);
     commit(&mut *sink, &["14"], 15).await.unwrap();
     sink.close().await;
     assert_eq!(read(&path).unwrap().1, [3, 4, 4, 2, 1]);
-    assert_eq!(lines(&path)[12..], ["13", "14"]);
+    assert_eq!(lines_of(&path)[12..], ["13", "14"]);
 }
 
 #[tokio::test]
@@ -95,14 +96,14 @@ async fn a_run_that_fails_leaves_the_last_commit_whole() {
         sink.write(&messages(&["no", "row", "of", "these"])).await.unwrap();
     }
     drop(sink);
-    assert_eq!(lines(&path), Vec::<String>::new());
+    assert_eq!(lines_of(&path), Vec::<String>::new());
     let mut sink = opened(&path, &records).await.unwrap();
     commit(&mut *sink, &["one"], 1).await.unwrap();
     for _ in 0..3 {
         sink.write(&messages(&["nor", "row", "of", "these"])).await.unwrap();
     }
     drop(sink);
-    assert_eq!(lines(&path), ["one"]);
+    assert_eq!(lines_of(&path), ["one"]);
 }
 
 #[tokio::test]
@@ -302,7 +303,7 @@ async fn files_are_put_together_in_their_order() {
     }
     let whole = folder.path().join("whole.parquet");
     concat(&parts, &whole).unwrap();
-    assert!(lines(&whole) == expected);
+    assert!(lines_of(&whole) == expected);
     assert_eq!(read(&whole).unwrap().1.len(), 12);
     assert_eq!(read(&whole).unwrap().0[0].schema(), messages(&[""]).schema());
 
@@ -367,7 +368,7 @@ impl Run {
         let mut sink = opened(path, records).await.unwrap();
         let ends = sink.open(context(records)).await.unwrap();
         let next = ends.first().map_or(0, |delivered| delivered.end);
-        assert_eq!(lines(path).len() as u64, next, "the start did not mend the file");
+        assert_eq!(lines_of(path).len() as u64, next, "the start did not mend the file");
         sink.close().await;
         let mut run = Self { sink, rows, next };
         run.replay().await;
@@ -406,7 +407,7 @@ async fn survives(steps: Vec<Step>) {
             }
             Step::Commit => {
                 run.sink.commit(&end).await.unwrap();
-                assert_eq!(lines(&path).len() as u64, rows);
+                assert_eq!(lines_of(&path).len() as u64, rows);
                 continue;
             }
             Step::CommitRefused => {
@@ -439,9 +440,9 @@ async fn survives(steps: Vec<Step>) {
     }
     run.sink.commit(&[delivered(run.next)]).await.unwrap();
     let expected: Vec<_> = (0..run.rows).map(|row| row.to_string()).collect();
-    assert_eq!(lines(&path), expected);
+    assert_eq!(lines_of(&path), expected);
     drop(run);
-    assert_eq!(lines(&path), expected);
+    assert_eq!(lines_of(&path), expected);
 }
 
 proptest! {
