@@ -1,6 +1,7 @@
 //! Several Parquet files to one.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,18 +14,19 @@ use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
 use tidegate_model::{Error, Result};
 
-/// Writes the row groups of Parquet files into a new one, in the order of the files.
+/// Writes the row groups of Parquet files into another, in the order of the files, which stay as they
+/// are. What the other was before is lost.
 ///
 /// They are copied as they are, without being decoded: as fast as the disk, and with no memory but a
-/// buffer and the row groups' descriptions. The new file is on the disk when this returns; where
-/// that fails, or the process is killed, a part of it may be left, which no reader takes for whole.
-/// It blocks on the disk.
+/// buffer and the row groups' descriptions. The file is on the disk when this returns; where that
+/// fails, or the process is killed, a part of it may be left, which no reader takes for whole. It
+/// blocks on the disk.
 ///
 /// # Errors
 ///
-/// `Fatal`, by the file's name: where one can't be read or is no Parquet file, where two have other
-/// columns than the first, where there are more than 32,767 row groups in all, or none of the files;
-/// and where the new one exists already or can't be written.
+/// `Fatal`, by the file's name: where one can't be read or is no Parquet file, where one has other
+/// columns than the first, where there are more than 32,767 row groups in all, or no files; and where
+/// the other is one of them or can't be written.
 pub fn concat(parts: &[PathBuf], to: &Path) -> Result<()> {
     let Some((first, _)) = parts.split_first() else {
         return Err(Error::fatal("there are no Parquet files to put together"));
@@ -36,10 +38,14 @@ pub fn concat(parts: &[PathBuf], to: &Path) -> Result<()> {
         .set_offset_index_disabled(true)
         .build();
     let written = |error: Box<dyn std::error::Error + Send + Sync>| {
-        let remedy = "it must not exist yet, its folder must, and have room";
+        let remedy = "its folder must exist, and have room";
         Error::fatal(format!("can't write {}: {remedy}", to.display())).because(error)
     };
-    let file = File::create_new(to).map_err(|error| written(error.into()))?;
+    if let Some(part) = parts.iter().find(|part| is_same(part, to)) {
+        let part = part.display();
+        return Err(Error::fatal(format!("{part} can't be put into itself: name another file")));
+    }
+    let file = File::create(to).map_err(|error| written(error.into()))?;
     let mut writer = SerializedFileWriter::new(&file, schema, Arc::new(properties))
         .map_err(|error| written(error.into()))?;
     for part in parts {
@@ -60,6 +66,14 @@ pub fn concat(parts: &[PathBuf], to: &Path) -> Result<()> {
     }
     writer.close().map_err(|error| written(error.into()))?;
     file.sync_all().map_err(|error| written(error.into()))
+}
+
+/// Whether both names lead to one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (std::fs::metadata(one), std::fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
 }
 
 fn open(path: &Path) -> Result<(File, ParquetMetaData)> {
