@@ -156,7 +156,7 @@ mod tests {
             Outlet::new(File::from(std::os::fd::OwnedFd::from(writer)), false).unwrap();
         let lines: ArrayRef = Arc::new(StringViewArray::from(vec!["whole"]));
         let rows = RecordBatch::try_from_iter([("message", lines)]).unwrap();
-        let format = Format::new(None, None).unwrap();
+        let format = Format::new(None, None, &[]).unwrap();
         for torn in [false, true, false] {
             outlet.torn = torn;
             let written = outlet.write_rows(&format, &rows, |error| panic!("{error}")).await;

@@ -88,19 +88,18 @@ impl SinkTask {
         gauge.set_meter(meter.clone());
         let (written, gathered) = (Uncommitted::default(), Gathered::new(sink.gather()));
         let (commit_bytes_max, commit_age) = (sink.commit_bytes_max(), sink.commit_age());
-        let ends = BTreeMap::new();
         // Where each write is durable at once, nothing is kept that could be ahead of its rejects.
         let owed = (sink.commit_when() == Commit::Grouped).then(Arc::default);
         let mut writer = Writer {
             sink,
             ways,
-            ends,
+            ends: BTreeMap::new(),
             gathered,
             written,
             owed,
             hurry,
-            commit_bytes_max,
             commit_age,
+            commit_bytes_max,
             meter,
             gauge,
             backoff,
@@ -145,8 +144,8 @@ struct Writer {
     // Rejects that must be safe before a commit.
     owed: Option<Arc<Owed>>,
     hurry: Arc<Hurry>,
-    commit_bytes_max: usize,
     commit_age: Duration,
+    commit_bytes_max: usize,
     meter: Meter,
     gauge: Arc<Gauge>,
     backoff: Backoff,

@@ -27,6 +27,9 @@ mod views;
 /// Rows to bytes.
 pub mod encode;
 
+/// Rows to Parquet files.
+pub mod parquet;
+
 /// Single values as bytes.
 pub(crate) mod values;
 

@@ -14,6 +14,7 @@
 //! reader goes away waits for the next, which gets the batch from its start.
 
 mod disk;
+mod parquet;
 mod place;
 
 use std::fs::{FileType, OpenOptions};
@@ -33,17 +34,20 @@ use tidegate_model::{
     Spanned, Written,
 };
 
-use self::disk::{Disk, open_flags, record_key};
+use self::disk::{Disk, open_flags, recorded};
+use self::parquet::ParquetSink;
 use crate::blocking::blocking;
 use crate::codecs::encode::{Format, csv};
+use crate::codecs::parquet::{Layout, Options as ParquetOptions};
 use crate::outlet::{Outlet, is_outlet};
 
 /// See the module.
 pub const SPEC: SinkSpec = SinkSpec {
     summary: "writes rows to a file, each once, whatever happens",
     example: r#"path = "errors.ndjson"
-codec = "ndjson" # or "csv", or "text", the default
-# csv = { header = true, delimiter = ",", quote = '"', null = "" }"#,
+codec = "ndjson" # or "csv", "parquet", or "text", the default
+# csv = { header = true, delimiter = ",", quote = '"', null = "" }
+# parquet = { compression = "snappy", row_group_rows = 131072, row_group_age = "5s" }"#,
     build,
 };
 
@@ -58,10 +62,12 @@ const READER_WAIT: Duration = Duration::from_millis(50);
 struct Config {
     /// The file; its folder must exist.
     path: Spanned<String>,
-    /// How rows are written: `text` (the default), `ndjson` or `csv`.
+    /// How rows are written: `text` (the default), `ndjson`, `csv` or `parquet`.
     codec: Option<Spanned<String>>,
     /// What only CSV has.
     csv: Option<Spanned<csv::Options>>,
+    /// What only Parquet has.
+    parquet: Option<Spanned<ParquetOptions>>,
 }
 
 fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
@@ -71,8 +77,23 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
         return Err(Mistake::at(config.path.span(), format!("path: {path:?} names no file"))
             .help("name the file to write, such as \"out.log\""));
     }
-    let format = Format::new(config.codec.as_ref(), config.csv.as_ref())?;
-    let path = PathBuf::from(path);
+    let (path, codec) = (PathBuf::from(path), config.codec.as_ref());
+    let is_parquet = codec.is_some_and(|codec| codec.get_ref() == parquet::NAME);
+    if let (Some(options), false) = (&config.parquet, is_parquet) {
+        let said = "these settings are for Parquet, and the codec is another";
+        return Err(
+            Mistake::at(options.span(), said).help("write codec = \"parquet\", or remove them")
+        );
+    }
+    if let (Some(options), true) = (&config.csv, is_parquet) {
+        return Err(csv::not_csv(options));
+    }
+    if is_parquet {
+        let none = ParquetOptions::default();
+        let layout = Layout::new(config.parquet.as_ref().map_or(&none, Spanned::get_ref))?;
+        return Ok(Box::new(ParquetSink::new(path, layout)));
+    }
+    let format = Format::new(codec, config.csv.as_ref(), &[parquet::NAME])?;
     Ok(Box::new(FileSink { path, format, head: Vec::new(), state: State::Closed }))
 }
 
@@ -190,18 +211,8 @@ impl Sink for FileSink {
         Commit::Grouped
     }
 
-    /// The file itself, whichever way the path leads there; devices take from any number of sinks.
     fn target(&self) -> Option<String> {
-        if std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.file_type().is_char_device())
-        {
-            return None;
-        }
-        let whole = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        let real = std::fs::canonicalize(&whole).ok().or_else(|| {
-            let folder = std::fs::canonicalize(whole.parent()?).ok()?;
-            Some(folder.join(whole.file_name()?))
-        });
-        Some(real.unwrap_or(whole).display().to_string())
+        target(&self.path)
     }
 
     fn open(&mut self, context: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
@@ -237,24 +248,43 @@ impl Sink for FileSink {
     }
 }
 
-/// Opens whatever the path leads to.
-fn open(path: &Path, records: Arc<dyn Records>) -> Result<State> {
+/// The file itself, whichever way the path leads there; devices take from any number of sinks.
+fn target(path: &Path) -> Option<String> {
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device()) {
+        return None;
+    }
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let real = std::fs::canonicalize(&whole).ok().or_else(|| {
+        let folder = std::fs::canonicalize(whole.parent()?).ok()?;
+        Some(folder.join(whole.file_name()?))
+    });
+    Some(real.unwrap_or(whole).display().to_string())
+}
+
+/// Whether a file is there or can be made; not where it is what rows are only passed on by.
+fn is_regular(path: &Path) -> Result<bool> {
     let found = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        Ok(metadata) if is_outlet(metadata.file_type()) => {
-            return match records.load(&record_key(path))? {
-                None => Ok(State::Outlet(open_outlet(path)?)),
-                Some(_) => Err(Error::fatal(format!(
-                    "path: {path:?} was a file, and is none any more: change `path`"
-                ))),
-            };
-        }
+        Ok(metadata) if is_outlet(metadata.file_type()) => Ok(false),
         Ok(metadata) if !metadata.is_file() => Err(odd(metadata.file_type())),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        _ => Ok(true),
     };
-    found.map_err(|error| failed("open", path, error))?;
-    Ok(State::Disk(Box::new(Disk::open(path, records)?)))
+    found.map_err(|error| failed("open", path, error))
+}
+
+/// Opens whatever the path leads to.
+fn open(path: &Path, records: Arc<dyn Records>) -> Result<State> {
+    let regular = is_regular(path)?;
+    let known = recorded(path, &*records)?;
+    match known {
+        None if !regular => Ok(State::Outlet(open_outlet(path)?)),
+        Some(_) if !regular => Err(Error::fatal(format!(
+            "path: {path:?} was a file, and is none any more: change `path`"
+        ))),
+        Some(place) if parquet::is_table(&place) => Err(parquet::other_codec(path, "Parquet")),
+        _ => Ok(State::Disk(Box::new(Disk::open(path, records)?))),
+    }
 }
 
 fn closed() -> Error {

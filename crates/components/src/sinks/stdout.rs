@@ -37,7 +37,7 @@ struct Config {
 
 fn build(settings: &Settings<'_>) -> Result<Box<dyn Sink>, Mistake> {
     let config: Config = settings.parse()?;
-    let format = Format::new(config.codec.as_ref(), config.csv.as_ref())?;
+    let format = Format::new(config.codec.as_ref(), config.csv.as_ref(), &[])?;
     Ok(Box::new(StdoutSink { format, has_begun: false, outlet: None }))
 }
 

@@ -21,7 +21,7 @@ async fn opened(
 ) -> Box<dyn Sink> {
     let settings = format!("path = '{}'\ncodec = \"csv\"\n{options}", path.display());
     let mut sink = sink("file", &settings);
-    sink.open(context_of(records, rows)).await.unwrap();
+    sink.open(context_of(records, &rows.schema())).await.unwrap();
     sink
 }
 
@@ -42,7 +42,7 @@ async fn a_header_is_written_once_whatever_happens() {
     drop(sink); // before its first commit
     for end in 1..3 {
         let mut sink = opened(&path, "", &records, &one).await;
-        sink.open(context_of(&records, &one)).await.unwrap();
+        sink.open(context_of(&records, &one.schema())).await.unwrap();
         sink.write(&one).await.unwrap();
         sink.commit(&[delivered(end)]).await.unwrap();
         sink.write(&one).await.unwrap();

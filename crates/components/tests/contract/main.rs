@@ -7,5 +7,7 @@ mod csv;
 mod file;
 mod full_disk;
 mod memory;
+mod parquet;
+mod parquet_types;
 mod pipes;
 mod tables;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow_array::{ArrayRef, RecordBatch, StringViewArray};
+use arrow_schema::SchemaRef;
 use tidegate_components::sinks::SINKS;
 use tidegate_model::{Delivered, Error, Records, Result, Settings, Sink, SinkContext};
 
@@ -86,13 +87,13 @@ pub(crate) fn file_sink(path: &Path) -> Box<dyn Sink> {
 }
 
 pub(crate) fn context(records: &Arc<Memory>) -> SinkContext {
-    context_of(records, &messages(&[""]))
+    context_of(records, &messages(&[""]).schema())
 }
 
-/// Of a sink that will get rows like these.
-pub(crate) fn context_of(records: &Arc<Memory>, rows: &RecordBatch) -> SinkContext {
+/// A context of rows with these columns.
+pub(crate) fn context_of(records: &Arc<Memory>, columns: &SchemaRef) -> SinkContext {
     let records: Arc<dyn Records> = records.clone();
-    SinkContext { name: "out".into(), columns: rows.schema(), records }
+    SinkContext { name: "out".into(), columns: Arc::clone(columns), records }
 }
 
 pub(crate) fn messages<T: AsRef<str>>(lines: &[T]) -> RecordBatch {

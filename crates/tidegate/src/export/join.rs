@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tidegate::components::codecs::parquet;
+
 use super::place::Format;
 
 /// Makes a file of the parts, which stay as they are.
@@ -17,6 +19,6 @@ pub(super) fn join(format: Format, parts: &[PathBuf], to: &Path) -> io::Result<(
             }
             Ok(())
         }
-        Format::Parquet => Err(io::Error::other("Parquet is not there yet")),
+        Format::Parquet => parquet::concat(parts, to).map_err(io::Error::other),
     }
 }

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tidegate_testkit::process::{Program, wait_for};
+use tidegate_testkit::rows::of_parquet;
 
 use crate::support::{DEADLINE, Folder, TIDEGATE, times};
 
@@ -91,6 +92,10 @@ fn survive(config: &str, files: usize, outputs: &[&str], end: End) {
                     ended.code() == Some(0) || ended.status.code().is_none(),
                     "seed {seed}: {ended:?}"
                 );
+                for table in outputs.iter().filter(|output| output.ends_with(".parquet")) {
+                    let left = fs::read(folder.path().join(table));
+                    assert!(left.is_ok_and(|bytes| bytes.ends_with(b"PAR1")), "seed {seed}");
+                }
             }
         }
     }
@@ -105,7 +110,7 @@ fn survive(config: &str, files: usize, outputs: &[&str], end: End) {
 
 /// Every line of every file is in the output once, those of one file in its order.
 fn assert_same(files: &[PathBuf], output: &Path, seed: u64) {
-    let output = fs::read_to_string(output).unwrap();
+    let output = lines_of(output);
     if let [file] = files {
         let input = fs::read_to_string(file).unwrap();
         let same = input == output;
@@ -125,6 +130,15 @@ fn assert_same(files: &[PathBuf], output: &Path, seed: u64) {
         assert!(same, "seed {seed}, file {index}: {}", first_difference(&input, &output));
     }
     assert_eq!(by_file.keys().collect::<Vec<_>>(), Vec::<&&str>::new());
+}
+
+/// What was written, whatever the codec.
+fn lines_of(output: &Path) -> String {
+    if output.extension().is_none_or(|extension| extension != "parquet") {
+        return fs::read_to_string(output).unwrap();
+    }
+    let rows = of_parquet(output).rows;
+    rows.iter().map(|row| format!("{}\n", row[0].as_deref().unwrap())).collect()
 }
 
 fn first_difference(input: &str, output: &str) -> String {
@@ -163,6 +177,21 @@ fn killed_with_two_sinks_of_different_speed() {
                 codec = \"text\"\n";
     let config = one_sink("\"in*.log\"") + slow;
     survive(&config, 2, &["out.log", "slow.log"], End::Kill);
+}
+
+#[test]
+#[ignore = "needs Python with DuckDB; run by cargo xtask test"]
+fn killed_and_terminated_while_it_writes_parquet() {
+    let config = one_sink("\"in*.log\"").replace("out.log", "out.parquet");
+    // Row groups of all sizes, and many commits.
+    let codec = "\"parquet\"\nparquet = { row_group_rows = 700, row_group_age = \"20ms\" }";
+    let columns = "[transforms.lines]\ntype = \"sql\"\ninputs = [\"app\"]\n\
+                   query = \"SELECT message FROM input\"\n";
+    let config =
+        config.replace("\"text\"", codec).replace("inputs = [\"app\"]", "inputs = [\"lines\"]");
+    let config = config.replace("[sinks.out]", &format!("{columns}[sinks.out]"));
+    survive(&config, 2, &["out.parquet"], End::Kill);
+    survive(&config, 2, &["out.parquet"], End::Term);
 }
 
 #[test]

@@ -42,6 +42,12 @@ pub(crate) struct Options {
     pub(crate) null: Option<Spanned<String>>,
 }
 
+/// The mistake of such settings where the codec is another.
+pub(crate) fn not_csv(options: &Spanned<Options>) -> Mistake {
+    let said = "these settings are for CSV, and the codec is another";
+    Mistake::at(options.span(), said).help("write codec = \"csv\", or remove them")
+}
+
 /// How CSV is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dialect {

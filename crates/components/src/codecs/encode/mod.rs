@@ -38,10 +38,20 @@ impl Encoder {
     ///
     /// A mistake that lists them, where there is none of that name.
     pub fn named(name: Option<&Spanned<String>>) -> Result<&'static Self, Mistake> {
+        Self::named_beside(name, &[])
+    }
+
+    /// As [`named`](Self::named), where there are others too that are no encoders.
+    fn named_beside(
+        name: Option<&Spanned<String>>,
+        others: &[&str],
+    ) -> Result<&'static Self, Mistake> {
         let Some(name) = name else { return Ok(&text::SPEC) };
         let found = ENCODERS.iter().find(|(known, _)| known == name.get_ref());
         found.map(|(_, encoder)| *encoder).ok_or_else(|| {
-            let names: Vec<_> = ENCODERS.iter().map(|(known, _)| format!("{known:?}")).collect();
+            let names = ENCODERS.iter().map(|(known, _)| known).chain(others);
+            let mut names: Vec<_> = names.map(|known| format!("{known:?}")).collect();
+            names.sort_unstable();
             Mistake::at(
                 name.span(),
                 format!("there is no codec {:?} to write with", name.get_ref()),
@@ -61,19 +71,17 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// Of settings; `text` where nothing is said.
+    /// Of settings; `text` where nothing is said. Others that there are beside are only told of.
     pub(crate) fn new(
         codec: Option<&Spanned<String>>,
         options: Option<&Spanned<csv::Options>>,
+        others: &[&str],
     ) -> Result<Self, Mistake> {
-        let encoder = Encoder::named(codec)?;
+        let encoder = Encoder::named_beside(codec, others)?;
         let is_csv = codec.is_some_and(|codec| codec.get_ref() == "csv");
         match options {
             None if !is_csv => Ok(Self::Lines(encoder)),
-            Some(options) if !is_csv => {
-                let said = "these settings are for CSV, and the codec is another";
-                Err(Mistake::at(options.span(), said).help("write codec = \"csv\", or remove them"))
-            }
+            Some(options) if !is_csv => Err(csv::not_csv(options)),
             options => {
                 let none = csv::Options::default();
                 let options = options.map_or(&none, Spanned::get_ref);

@@ -13,7 +13,7 @@ use super::place::Place;
 use super::{BUFFER_BYTES, failed};
 
 /// What a person can do about a file that is not as it was left.
-const REMEDY: &str = "put it back as it was, or change `path` to go on in a new file, or remove \
+pub(super) const REMEDY: &str = "put it back as it was, or change `path` to go on in a new file, or remove \
                       the pipeline's data_dir to begin anew";
 
 /// So that opening never waits for another side, whatever the path turns out to be.
@@ -22,7 +22,7 @@ pub(super) fn open_flags() -> i32 {
 }
 
 /// The key under which a sink remembers a file.
-pub(super) fn record_key(path: &Path) -> String {
+fn record_key(path: &Path) -> String {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     format!("file {}", whole.display())
 }
@@ -37,7 +37,9 @@ pub(super) struct Disk {
     place: Place,
     /// What is to be written there next; the sink bounds it.
     pub(super) pending: Vec<u8>,
-    /// Whether there may be bytes behind the end, of a write that failed.
+    /// How many bytes behind the end are ours too, until more is written there.
+    trailing: u64,
+    /// Whether there may be other bytes behind the end, of a write that failed or of another run.
     dirty: bool,
     /// Whether there is something that a crash would take away.
     unsynced: bool,
@@ -46,6 +48,7 @@ pub(super) struct Disk {
 }
 
 /// A place between two writes, to go back to.
+#[derive(Clone)]
 pub(super) struct Mark {
     flushed: u64,
     pending: usize,
@@ -56,16 +59,24 @@ impl Disk {
     /// Opens the file where the record says it ends; where there is none, at its present end, which
     /// is recorded first.
     pub(super) fn open(path: &Path, records: Arc<dyn Records>) -> Result<Self> {
-        let record = records.load(&record_key(path))?;
-        let Some(record) = record else {
+        let mut disk = Self::open_uncut(path, records)?;
+        let bytes = disk.beyond()?;
+        if bytes > 0 {
+            tracing::info!(?path, bytes, "cut off what was not committed; it comes again");
+        }
+        disk.cut()?;
+        Ok(disk)
+    }
+
+    /// As [`open`](Self::open), but what is behind the end stays there until something is written.
+    pub(super) fn open_uncut(path: &Path, records: Arc<dyn Records>) -> Result<Self> {
+        let Some(place) = recorded(path, &*records)? else {
             return Self::begin(path, records);
         };
-        let place = Place::from_record(&record).ok_or_else(|| {
-            let key = record_key(path);
-            Error::fatal(format!("the record {key:?} in data_dir makes no sense: {REMEDY}"))
-        })?;
         let (file, metadata) = reopen(path, &place)?;
-        Ok(Self::at(path, file, &metadata, records, place))
+        let mut disk = Self::at(path, file, &metadata, records, place);
+        disk.dirty = true;
+        Ok(disk)
     }
 
     /// Opens it again after trouble, with all that was written since the last commit. Where that
@@ -76,8 +87,8 @@ impl Disk {
         let (file, metadata) = reopen(&self.path, &self.place)?;
         self.file = file;
         self.identity = identity(&metadata);
-        self.dirty = false;
-        Ok(())
+        self.dirty = true;
+        self.cut()
     }
 
     fn begin(path: &Path, records: Arc<dyn Records>) -> Result<Self> {
@@ -115,6 +126,7 @@ impl Disk {
             records,
             place,
             pending: Vec::new(),
+            trailing: 0,
             dirty: false,
             unsynced: false,
             unsaved: false,
@@ -129,12 +141,13 @@ impl Disk {
     /// Writes what is pending. Where that fails, all of it still is.
     pub(super) fn flush(&mut self) -> Result<()> {
         if self.dirty {
-            let cut = self.file.set_len(self.place.length);
-            cut.map_err(|error| failed("cut", &self.path, error))?;
-            self.dirty = false;
+            self.cut()?;
         }
         if self.pending.is_empty() {
             return Ok(());
+        }
+        if self.trailing > 0 {
+            self.cut()?;
         }
         if let Err(error) = self.file.write_all_at(&self.pending, self.place.length) {
             // A full disk has room again for others, and nobody reads half of a row.
@@ -147,6 +160,49 @@ impl Disk {
         self.unsynced = true;
         self.unsaved = true;
         Ok(())
+    }
+
+    /// Writes something behind the end that the next rows are written over. What is pending is
+    /// flushed before.
+    pub(super) fn trail(&mut self, bytes: &[u8]) -> Result<()> {
+        self.cut()?;
+        if let Err(error) = self.file.write_all_at(bytes, self.place.length) {
+            self.dirty = self.file.set_len(self.place.length).is_err();
+            return Err(failed("write", &self.path, error));
+        }
+        self.trailing = bytes.len() as u64;
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Whether something trails.
+    pub(super) fn trails(&self) -> bool {
+        self.trailing > 0
+    }
+
+    /// Cuts off what is behind the end.
+    fn cut(&mut self) -> Result<()> {
+        let cut = self.file.set_len(self.place.length);
+        cut.map_err(|error| failed("cut", &self.path, error))?;
+        (self.dirty, self.trailing) = (false, 0);
+        Ok(())
+    }
+
+    /// How many bytes there are behind the end.
+    fn beyond(&self) -> Result<u64> {
+        let metadata = self.file.metadata();
+        let metadata = metadata.map_err(|error| failed("look at", &self.path, error))?;
+        Ok(metadata.len().saturating_sub(self.place.length))
+    }
+
+    /// Where the next bytes that are pending will be written.
+    pub(super) fn end(&self) -> u64 {
+        self.place.length + self.pending.len() as u64
+    }
+
+    /// Reads what was written.
+    pub(super) fn read_at(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(bytes, at)
     }
 
     /// Whether nothing is in it, nor will be.
@@ -206,8 +262,8 @@ impl Disk {
     }
 
     /// Whether the file is what we made of it.
-    fn check(&self) -> Result<()> {
-        let (path, length) = (&self.path, self.place.length);
+    pub(super) fn check(&self) -> Result<()> {
+        let (path, length) = (&self.path, self.place.length + self.trailing);
         let found = self.file.metadata().map_err(|error| failed("look at", path, error))?.len();
         if found < length {
             return Err(Error::fatal(format!(
@@ -235,8 +291,16 @@ impl Disk {
     }
 }
 
-/// Opens the file where it was left: it must have all that was written, and what it has beyond that
-/// is cut off.
+/// Where the record says that the file ends; none where there is no record.
+pub(super) fn recorded(path: &Path, records: &dyn Records) -> Result<Option<Place>> {
+    let key = record_key(path);
+    let Some(record) = records.load(&key)? else { return Ok(None) };
+    Place::from_record(&record).map(Some).ok_or_else(|| {
+        Error::fatal(format!("the record {key:?} in data_dir makes no sense: {REMEDY}"))
+    })
+}
+
+/// Opens the file where it was left: it must have all that was written.
 fn reopen(path: &Path, place: &Place) -> Result<(File, Metadata)> {
     let length = place.length;
     let file = options().open(path).map_err(|error| {
@@ -260,11 +324,6 @@ fn reopen(path: &Path, place: &Place) -> Result<(File, Metadata)> {
             "path: {path:?} is not the file that was written: before byte {length} it has \
              something else: {REMEDY}"
         )));
-    }
-    if found > length {
-        let bytes = found - length;
-        tracing::info!(?path, bytes, "cut off what was not committed; it comes again");
-        file.set_len(length).map_err(|error| failed("cut", path, error))?;
     }
     Ok((file, metadata))
 }
