@@ -60,7 +60,6 @@ impl KeyColumn {
             (ValueRef::Null, _) => return Ok(Some("is null")),
             (ValueRef::Integer(value), into) => *into = KeyValue::Int(value),
             _ if self.is_integer => return Ok(Some("is no integer, as it was declared")),
-            (ValueRef::Real(value), _) if value.is_infinite() => return Ok(Some("is infinite")),
             (ValueRef::Real(value), into) => *into = KeyValue::Real(value),
             (ValueRef::Text(value), into) => {
                 let Ok(value) = simdutf8::basic::from_utf8(value) else {
