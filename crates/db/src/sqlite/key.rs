@@ -55,7 +55,11 @@ pub(super) type Unfit = &'static str;
 
 impl KeyColumn {
     /// Puts its value of a row in the place of another's.
-    pub(super) fn read(&self, row: &Row<'_>, into: &mut KeyValue) -> rusqlite::Result<Option<Unfit>> {
+    pub(super) fn read(
+        &self,
+        row: &Row<'_>,
+        into: &mut KeyValue,
+    ) -> rusqlite::Result<Option<Unfit>> {
         match (row.get_ref(self.place)?, into) {
             (ValueRef::Null, _) => return Ok(Some("is null")),
             (ValueRef::Integer(value), into) => *into = KeyValue::Int(value),
@@ -142,7 +146,9 @@ pub(super) fn shown(value: ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => return "null".to_owned(),
         ValueRef::Text(long) => text.extend_from_slice(&long[..long.len().min(BYTES_MAX)]),
-        ValueRef::Blob(long) => write(&mut text, ValueRef::Blob(&long[..long.len().min(BYTES_MAX)])),
+        ValueRef::Blob(long) => {
+            write(&mut text, ValueRef::Blob(&long[..long.len().min(BYTES_MAX)]))
+        }
         number => write(&mut text, number),
     }
     let text = String::from_utf8_lossy(&text);

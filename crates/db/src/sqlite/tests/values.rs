@@ -144,7 +144,10 @@ async fn keys_are_of_any_type_and_not_of_what_has_no_place() {
     let text = |text: &str| KeyValue::Text(text.into());
     let blob = |blob: &[u8]| KeyValue::Blob(blob.into());
     let (least, one) = (KeyValue::Real(f64::NEG_INFINITY), KeyValue::Int(1));
-    assert_eq!(keys, [least, one, KeyValue::Real(1.5), text(""), text("a"), blob(b""), blob(b"\0")]);
+    assert_eq!(
+        keys,
+        [least, one, KeyValue::Real(1.5), text(""), text("a"), blob(b""), blob(b"\0")]
+    );
     let middle = Range { after: Some(Key(vec![text("")])), until: Some(Key(vec![blob(b"")])) };
     assert_eq!(all_ids(&found, middle, 10).await, [4, 5]);
     for (name, said) in [
