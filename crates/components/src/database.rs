@@ -228,8 +228,13 @@ impl<D: Database> DatabaseSource<D> {
             let range = Range { after: after.clone(), until: until.clone() };
             let range = self.range.clone().unwrap_or(range);
             let state = known.iter().find(|state| state.range == range).cloned();
-            let state =
-                state.unwrap_or_else(|| State { range, cuts: cuts.clone(), at: None, rows: 0 });
+            let state = state.unwrap_or_else(|| State {
+                range,
+                cuts: cuts.clone(),
+                at: None,
+                rows: 0,
+                next: 0,
+            });
             let partition = Partition::from(format!("{name} {}", state.shown()));
             merge.insert(index, part(Arc::clone(&setting), partition, state));
             after = until;
@@ -309,17 +314,13 @@ struct State {
     at: Option<Key>,
     /// How many rows that were.
     rows: u64,
+    /// The offset behind the last row.
+    next: u64,
 }
 
 impl State {
     fn shown(&self) -> String {
         serde_json::to_string(&self.range).unwrap_or_default()
-    }
-
-    /// The number that a position here has.
-    fn sequence(&self) -> u64 {
-        let Some(at) = &self.at else { return 0 };
-        at.number().map_or(self.rows, |number| number.saturating_add(1))
     }
 }
 
@@ -382,12 +383,15 @@ impl Reader {
             let each = Duration::from_secs_f64(count as f64 / rate.get() as f64);
             self.due = self.due.max(Instant::now()) + each;
         }
-        let (start, first) = (self.state.sequence(), self.state.rows);
+        let (start, first) = (self.state.next, self.state.rows);
         self.state.rows += count as u64;
         self.state.at = Some(last);
+        let is_numbered = numbers.len() == count;
+        let last = numbers.last().filter(|_| is_numbered);
+        self.state.next = last.map_or(self.state.rows, |last| last.saturating_add(1));
         let mut columns = batch.columns().to_vec();
         if self.setting.offsets {
-            let numbers = match numbers.len() == count {
+            let numbers = match is_numbered {
                 true => UInt64Array::from(numbers),
                 false => UInt64Array::from_iter_values(first..self.state.rows),
             };
@@ -402,7 +406,7 @@ impl Reader {
             start,
             position: Position {
                 partition: self.partition.clone(),
-                sequence: self.state.sequence(),
+                sequence: self.state.next,
                 state: state.map_err(|error| Error::fatal("key").because(error))?.into(),
             },
             read_at: clock::now(),

@@ -8,12 +8,32 @@ use serde::{Deserialize, Serialize};
 pub enum KeyValue {
     /// A whole number.
     Int(i64),
-    /// A number with a fraction (SQLite's REAL); never NaN.
-    Real(f64),
+    /// A number with a fraction (SQLite's REAL); never NaN. As JSON it is `{"real":"0.1"}`: of JSON's
+    /// numbers not every reader makes the same again, to the last bit.
+    Real(#[serde(with = "exact")] f64),
     /// Text, or any other type as its database writes it.
     Text(String),
     /// Bytes (SQLite's BLOB).
     Blob(Vec<u8>),
+}
+
+/// Numbers as texts that are read back the same.
+mod exact {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Written {
+        real: String,
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        Written { real: format!("{value:?}") }.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Written::deserialize(from)?.real.parse().map_err(D::Error::custom)
+    }
 }
 
 /// The values of the key's columns of one row, in the key's order. It is written to JSON as an array,
@@ -56,6 +76,7 @@ mod tests {
         for key in [
             Key(vec![KeyValue::Int(i64::MIN), KeyValue::Text("12".into())]),
             Key(vec![KeyValue::Real(0.1), KeyValue::Real(2.0), KeyValue::Blob(vec![0, 255])]),
+            Key(vec![KeyValue::Real(f64::NEG_INFINITY), KeyValue::Real(121.487_919_511_619_45)]),
         ] {
             let text = serde_json::to_string(&key).unwrap();
             assert_eq!(serde_json::from_str::<Key>(&text).unwrap(), key, "{text}");

@@ -19,3 +19,6 @@ mod required;
 
 /// The file source on files that are rotated, cut, replaced and removed.
 mod rotation;
+
+/// The source of a SQLite file's rows.
+mod sqlite;

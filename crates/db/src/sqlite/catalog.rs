@@ -99,7 +99,8 @@ impl Cataloged {
         // The rowid itself needs no index.
         let has_index = indices.iter().any(|(_, origin)| origin == "pk");
         let mut primary = self.columns.iter_mut().filter(|column| column.place > 0);
-        if let (Some(one), None, false) = (primary.next(), primary.next(), has_index || without_rowid)
+        if let (Some(one), None, false) =
+            (primary.next(), primary.next(), has_index || without_rowid)
         {
             one.is_not_null = true;
             self.alias = Some(one.name.clone());

@@ -163,7 +163,9 @@ fn told(error: &rusqlite::Error, is_logged: impl Fn() -> bool) -> (Kind, String)
         Some(ErrorCode::NotADatabase) => refused("is no SQLite database, or it is encrypted"),
         Some(ErrorCode::DatabaseCorrupt) => (
             Kind::Refused,
-            format!("is damaged ({said}): see what `PRAGMA integrity_check` says, or take a backup"),
+            format!(
+                "is damaged ({said}): see what `PRAGMA integrity_check` says, or take a backup"
+            ),
         ),
         Some(ErrorCode::ReadOnly) if extended == ffi::SQLITE_READONLY_ROLLBACK => refused(
             "was left in the middle of a write: open it once with a program that may write to it",

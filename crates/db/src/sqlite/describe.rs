@@ -37,7 +37,8 @@ pub(super) fn look(
     let names = Vec::from_iter(fields.iter().map(|field| field.name.clone()));
     let mut columns = Vec::new();
     for (index, field) in fields.into_iter().enumerate() {
-        let origin = origin.as_ref().and_then(|origin| Some((origin, origin.columns[index].as_ref()?)));
+        let origin =
+            origin.as_ref().and_then(|origin| Some((origin, origin.columns[index].as_ref()?)));
         let is_exact = origin.is_some_and(|(origin, column)| origin.is_exact(column));
         let kind = match mismatch {
             Mismatch::Text if !is_exact => Kind::Any,
@@ -200,7 +201,8 @@ impl Looker<'_> {
             Ok(names) => names,
             Err(error) => return self.access.fault(&error),
         };
-        let mut there = Vec::from_iter(names.iter().take(NAMES_MAX as usize).map(|name| told(name))).join(", ");
+        let mut there =
+            Vec::from_iter(names.iter().take(NAMES_MAX as usize).map(|name| told(name))).join(", ");
         if names.len() > NAMES_MAX as usize {
             there.push_str(", …");
         }
@@ -297,7 +299,8 @@ impl Looker<'_> {
             let key = vec![names.len()];
             hidden.map(|rowid| Found { key, is_unique: true, hidden: Some(rowid) })
         });
-        let uniques = origin.iter().flat_map(|it| it.table.uniques.iter().map(|key| it.places(key)));
+        let uniques =
+            origin.iter().flat_map(|it| it.table.uniques.iter().map(|key| it.places(key)));
         let uniques = uniques.flatten().map(key);
         if let Some(named) = named {
             let mut found = self.named(named, names, hidden)?;
@@ -393,7 +396,9 @@ impl Looker<'_> {
     fn without_key(&self, base: &Base<'_>, origin: Option<&Origin>, names: &[String]) -> Error {
         let field = base.field;
         let why = match origin {
-            None => format!("{field}: is more than one plain table, so that no key is known to hold"),
+            None => {
+                format!("{field}: is more than one plain table, so that no key is known to hold")
+            }
             Some(origin @ Origin { table, .. }) => {
                 let is_there = table.primary.as_ref().and_then(|key| origin.places(key)).is_some();
                 let why = if is_there { "has nulls" } else { "is not selected" };

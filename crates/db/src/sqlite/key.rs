@@ -55,12 +55,15 @@ pub(super) type Unfit = &'static str;
 
 impl KeyColumn {
     /// Puts its value of a row in the place of another's.
-    pub(super) fn read(&self, row: &Row<'_>, into: &mut KeyValue) -> rusqlite::Result<Option<Unfit>> {
+    pub(super) fn read(
+        &self,
+        row: &Row<'_>,
+        into: &mut KeyValue,
+    ) -> rusqlite::Result<Option<Unfit>> {
         match (row.get_ref(self.place)?, into) {
             (ValueRef::Null, _) => return Ok(Some("is null")),
             (ValueRef::Integer(value), into) => *into = KeyValue::Int(value),
             _ if self.is_integer => return Ok(Some("is no integer, as it was declared")),
-            (ValueRef::Real(value), _) if value.is_infinite() => return Ok(Some("is infinite")),
             (ValueRef::Real(value), into) => *into = KeyValue::Real(value),
             (ValueRef::Text(value), into) => {
                 let Ok(value) = simdutf8::basic::from_utf8(value) else {
@@ -143,7 +146,9 @@ pub(super) fn shown(value: ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => return "null".to_owned(),
         ValueRef::Text(long) => text.extend_from_slice(&long[..long.len().min(BYTES_MAX)]),
-        ValueRef::Blob(long) => write(&mut text, ValueRef::Blob(&long[..long.len().min(BYTES_MAX)])),
+        ValueRef::Blob(long) => {
+            write(&mut text, ValueRef::Blob(&long[..long.len().min(BYTES_MAX)]))
+        }
         number => write(&mut text, number),
     }
     let text = String::from_utf8_lossy(&text);

@@ -131,7 +131,8 @@ impl Plan {
         let read = page.read(connection, after, stop);
         let end = read.unwrap_or_else(|error| self.table.access.fault(&error).into());
         let closed = page.close();
-        let end = closed.map_or_else(|error| self.table.refused(&error.to_string()).into(), |()| end);
+        let end =
+            closed.map_or_else(|error| self.table.refused(&error.to_string()).into(), |()| end);
         Page { ready: page.ready, end }
     }
 

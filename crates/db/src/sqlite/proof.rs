@@ -74,7 +74,10 @@ mod tests {
             ("SELECT t.id FROM t, (VALUES (1), (2))", false),
             ("SELECT t.id FROM t, json_each(t.a)", false),
             ("SELECT (SELECT id FROM t LIMIT 1) AS id FROM u", false),
-            ("WITH RECURSIVE r(id) AS (SELECT 1 UNION SELECT id + 1 FROM r) SELECT id FROM r", false),
+            (
+                "WITH RECURSIVE r(id) AS (SELECT 1 UNION SELECT id + 1 FROM r) SELECT id FROM r",
+                false,
+            ),
             ("SELECT id, sum(a) OVER () FROM t", false),
             ("SELECT 1 AS id", false),
         ] {

@@ -70,7 +70,12 @@ impl Table {
     }
 
     /// The statement for a page with these columns.
-    pub(super) fn page(&self, columns: &[usize], after: Option<&Key>, until: Option<&Key>) -> String {
+    pub(super) fn page(
+        &self,
+        columns: &[usize],
+        after: Option<&Key>,
+        until: Option<&Key>,
+    ) -> String {
         let sql = |index: &usize| self.columns[*index].sql.as_str();
         let columns = Vec::from_iter(columns.iter().map(sql));
         let key = Vec::from_iter(self.key.iter().map(sql));

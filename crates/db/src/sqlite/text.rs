@@ -146,13 +146,11 @@ struct Outline<'a> {
     outer: Vec<Token<'a>>,
     /// Where the last token ends that is no semicolon at the end.
     end: usize,
-    /// Whether a collation is named, in parentheses or not.
-    collates: bool,
 }
 
 /// Reads a text that will stand in parentheses; `field` is the setting it came from.
 fn outline<'a>(field: &str, text: &'a str) -> Result<Outline<'a>> {
-    let mut outline = Outline { outer: Vec::new(), end: 0, collates: false };
+    let mut outline = Outline { outer: Vec::new(), end: 0 };
     let mut depth = 0_usize;
     let mut is_over = false;
     let mut tokens = Tokens::new(text);
@@ -185,7 +183,6 @@ fn outline<'a>(field: &str, text: &'a str) -> Result<Outline<'a>> {
             }
             _ => {}
         }
-        outline.collates |= is_keyword(token, "COLLATE");
         outline.end = end;
     }
     if depth > 0 {
@@ -211,14 +208,12 @@ pub(super) struct Query<'a> {
     pub(super) order: Option<Result<Vec<String>, ()>>,
     /// Whether it gives all rows of what it reads, as far as its outermost words say.
     pub(super) is_whole: bool,
-    /// Whether it names a collation anywhere.
-    pub(super) collates: bool,
 }
 
 impl<'a> Query<'a> {
     /// Looks at a text.
     pub(super) fn new(text: &'a str) -> Result<Self> {
-        let Outline { outer, end, collates } = outline("query", text)?;
+        let Outline { outer, end } = outline("query", text)?;
         let begins = |keyword| outer.first().is_some_and(|first| is_keyword(*first, keyword));
         if !["SELECT", "WITH", "VALUES"].into_iter().any(begins) {
             return Err(Error::refused("query: is no SELECT; only what reads rows can be read"));
@@ -235,7 +230,6 @@ impl<'a> Query<'a> {
             text: &text[..end],
             order: order(&outer),
             is_whole: !narrows.into_iter().any(has),
-            collates,
         })
     }
 }
@@ -316,10 +310,10 @@ mod tests {
         let text = "SELECT ')', \"limit\", [;], `?`, 'it''s' FROM t -- limit\n/* ; */ ;; -- end";
         let query = Query::new(text).unwrap();
         assert_eq!(query.text, "SELECT ')', \"limit\", [;], `?`, 'it''s' FROM t");
-        assert!(query.is_whole && query.order.is_none() && !query.collates);
-        let inner = "SELECT * FROM (SELECT * FROM t ORDER BY a LIMIT 3) WHERE a COLLATE NOCASE > 1";
+        assert!(query.is_whole && query.order.is_none());
+        let inner = "SELECT * FROM (SELECT * FROM t ORDER BY a LIMIT 3) WHERE a > 1";
         let inner = Query::new(inner).unwrap();
-        assert!(inner.order.is_none() && !inner.is_whole && inner.collates);
+        assert!(inner.order.is_none() && !inner.is_whole);
     }
 
     #[test]

@@ -119,7 +119,8 @@ async fn nothing_is_locked_between_pages() {
 #[tokio::test]
 async fn a_stream_that_is_dropped_ends_its_statement() {
     let file = File::new(THOUSAND);
-    let endless = "SELECT id, (WITH RECURSIVE n(value) AS (SELECT id UNION ALL SELECT value + 1 FROM n)
+    let endless =
+        "SELECT id, (WITH RECURSIVE n(value) AS (SELECT id UNION ALL SELECT value + 1 FROM n)
                    SELECT max(value) FROM n) AS most FROM t";
     let found = file.describe(&keyed(query(endless), &["id"])).await.unwrap();
     let options = options(&found, 50);
@@ -192,7 +193,7 @@ async fn a_huge_row_passes_alone_and_an_immense_one_is_refused() {
     let mut stream = Arc::clone(&found).stream(Range::default(), options);
     for id in 1..=3 {
         let rows = next(&mut stream).await.unwrap().unwrap();
-        assert_eq!(ids(&[rows.clone()]), [id]);
+        assert_eq!(ids(std::slice::from_ref(&rows)), [id]);
         assert!(id != 2 || holder.held() > 100_000_000, "{}", holder.held());
     }
     let error = next(&mut stream).await.unwrap().unwrap_err();

@@ -96,7 +96,10 @@ async fn ranges_are_all_of_it_and_nothing_twice() {
         let whole = all_ids(&found, Range::default(), 50).await;
         for parts in [0, 1, 2, 4, 9] {
             let cuts = found.split(parts).await.unwrap();
-            assert!(cuts.len() < parts.max(1) && (parts != 4 || cuts.len() >= cuts_min), "{cuts:?}");
+            assert!(
+                cuts.len() < parts.max(1) && (parts != 4 || cuts.len() >= cuts_min),
+                "{cuts:?}"
+            );
             let mut after = None;
             let mut all = Vec::new();
             for until in cuts.iter().cloned().map(Some).chain([None]) {

@@ -93,11 +93,12 @@ fn value() -> impl Strategy<Value = Value> {
 fn case() -> impl Strategy<Value = Case> {
     let declared = prop::collection::vec(prop::sample::select(&DECLARED[..]), 0..5);
     let numbers = prop_oneof![-5_i64..20, any::<i64>()];
-    let table = (prop::sample::select(&SHAPES[..]), declared).prop_flat_map(move |(shape, declared)| {
-        let values = prop::collection::vec(value(), declared.len());
-        let rows = prop::collection::vec((numbers.clone(), "[abAB ]{0,3}", values), 0..60);
-        (Just(shape), Just(declared), rows)
-    });
+    let table =
+        (prop::sample::select(&SHAPES[..]), declared).prop_flat_map(move |(shape, declared)| {
+            let values = prop::collection::vec(value(), declared.len());
+            let rows = prop::collection::vec((numbers.clone(), "[abAB ]{0,3}", values), 0..60);
+            (Just(shape), Just(declared), rows)
+        });
     let mismatch = prop::sample::select(&[Mismatch::Null, Mismatch::Text][..]);
     let sizes = (1_usize..30, 1_usize..2000, 1_usize..30);
     let cuts = prop::collection::vec(any::<prop::sample::Index>(), 0..4);
@@ -129,7 +130,8 @@ impl Case {
             columns.push_str(&format!(", c{index} {declared}"));
         }
         columns.push_str(&constraint.unwrap_or_default());
-        let ending = if matches!(self.shape, KeyShape::WithoutRowid) { " WITHOUT ROWID" } else { "" };
+        let ending =
+            if matches!(self.shape, KeyShape::WithoutRowid) { " WITHOUT ROWID" } else { "" };
         let file = File::new(&format!("CREATE TABLE t ({columns}){ending}"));
         if matches!(self.shape, KeyShape::Unproven) {
             file.execute("CREATE UNIQUE INDEX i ON t (k, l) WHERE 1");
@@ -164,9 +166,11 @@ impl Case {
         let filter = if self.filter { "WHERE (l <> 'a' OR k > 3)" } else { "" };
         let sql = format!("SELECT * FROM t {filter} ORDER BY {}", self.shape.order());
         let mut statement = file.writer.prepare(&sql).unwrap();
-        let types = Vec::from_iter(statement.columns().map(|column| {
-            column.decl_type().map(str::to_owned).unwrap_or_default()
-        }));
+        let types = Vec::from_iter(
+            statement
+                .columns()
+                .map(|column| column.decl_type().map(str::to_owned).unwrap_or_default()),
+        );
         let mut rows = statement.query([]).unwrap();
         let mut all = Vec::new();
         while let Some(row) = rows.next().unwrap() {
@@ -211,8 +215,7 @@ impl Case {
     fn stream(&self, table: &Arc<Table>, range: Range) -> CursorStream {
         let Self { rows_max, bytes_max, page_rows_max, .. } = *self;
         let columns = (0..2 + self.declared.len()).collect();
-        let options =
-            Options { columns, rows_max, bytes_max, ..options(table, page_rows_max) };
+        let options = Options { columns, rows_max, bytes_max, ..options(table, page_rows_max) };
         Arc::clone(table).stream(range, options)
     }
 
@@ -220,7 +223,9 @@ impl Case {
     fn cells(&self, rows: &[Rows]) -> (Vec<Vec<Option<String>>>, Vec<Key>) {
         let mut all = Vec::new();
         for Rows { batch, bytes, .. } in rows {
-            assert!(batch.num_rows() > 0 && batch.num_rows() <= self.rows_max.min(self.page_rows_max));
+            assert!(
+                batch.num_rows() > 0 && batch.num_rows() <= self.rows_max.min(self.page_rows_max)
+            );
             assert!(batch.num_rows() == 1 || *bytes <= self.bytes_max as u64, "{bytes}");
             for row in 0..batch.num_rows() {
                 all.push((0..batch.num_columns()).map(|column| cell(batch, column, row)).collect());
