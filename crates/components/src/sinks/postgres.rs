@@ -204,6 +204,11 @@ impl Sink for PostgresSink {
         COMMIT_BYTES
     }
 
+    /// A unique key, or a foreign one, goes by what other rows there are.
+    fn same_rejects(&self) -> bool {
+        false
+    }
+
     fn gather(&self) -> Gather {
         Gather { rows_max: GATHER_ROWS, bytes_max: GATHER_BYTES, age: GATHER_AGE }
     }

@@ -145,7 +145,7 @@ impl Book {
             let note = ParquetMetaDataReader::decode_metadata_with_options(&note, Some(&options))?;
             let mut noted = note.into_builder().take_row_groups();
             let first = noted.first().map(RowGroupMetaData::columns).unwrap_or_default();
-            let begin = first.iter().map(|column| column_start(column)).min().unwrap_or(u64::MAX);
+            let begin = first.iter().map(column_start).min().unwrap_or(u64::MAX);
             if begin >= at || begin < start {
                 return Err(Unread::Damaged("a note names a place that can't be".to_owned()));
             }

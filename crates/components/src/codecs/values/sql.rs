@@ -53,9 +53,9 @@ where
         // Postgres leaves out what only the rule for ties makes the same number, as 1e23 is of its
         // lower neighbour: the next digits are then the shortest.
         let longer = (decimal.length()..17).map(|digits| format!("{value:.digits$e}"));
-        let mut exact = longer.filter(|text| text.parse().is_ok_and(|read: F| read == value));
-        let exact = exact.by_ref().map(|text| Decimal::read(&text));
-        decimal = exact.filter(|found| !found.is_midpoint(&binary)).next().unwrap_or(decimal);
+        let exact = longer.filter(|text| text.parse().is_ok_and(|read: F| read == value));
+        let mut exact = exact.map(|text| Decimal::read(&text));
+        decimal = exact.find(|found| !found.is_midpoint(&binary)).unwrap_or(decimal);
     }
     if double < 0.0 {
         out.push(b'-');

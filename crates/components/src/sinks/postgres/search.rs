@@ -21,7 +21,8 @@ pub(super) struct Search {
 impl Search {
     /// Among so many rows.
     pub(super) fn new(rows: usize) -> Self {
-        Self { left: Vec::from([0..rows]), longest: usize::MAX, rejected: Vec::new() }
+        let all = 0..rows;
+        Self { left: vec![all], longest: usize::MAX, rejected: Vec::new() }
     }
 
     /// What to try next; it is to be [taken](Self::taken) or [refused](Self::refused).
