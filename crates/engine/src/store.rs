@@ -2,12 +2,12 @@
 //! file in `data_dir`, every change a transaction that is on the disk when it returns.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, StorageError, TableDefinition};
 use tidegate_model::{Delivered, Error, Position, Records, Result};
 
 /// (source, partition) -> (sequence, state).
@@ -187,7 +187,21 @@ impl Store {
     }
 }
 
+/// Opens the store's file. One that is not there yet is made under another name, and gets its own
+/// when it is whole: a kill meanwhile would leave one that can't be opened.
 fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
+    if !path.try_exists().map_err(StorageError::from)? {
+        let new = path.with_extension("new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::from(error))?,
+            _ => drop(Database::create(&new)?),
+        }
+        let named = fs::rename(&new, path).and_then(|()| match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        });
+        named.map_err(StorageError::from)?;
+    }
     Database::builder().set_cache_size(CACHE_BYTES_MAX).create(path)
 }
 
@@ -268,6 +282,15 @@ mod tests {
 
     fn position(partition: &str, sequence: u64) -> Position {
         Position { partition: partition.into(), sequence, state: vec![7; 3].into() }
+    }
+
+    #[test]
+    fn one_that_was_half_made_when_the_process_was_killed_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("positions.new"), [0; 4_096]).unwrap();
+        drop(Store::open(folder.path()).unwrap());
+        assert!(!folder.path().join("positions.new").exists());
+        drop(Store::open(folder.path()).unwrap());
     }
 
     #[test]
