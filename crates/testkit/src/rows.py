@@ -97,6 +97,7 @@ def written(name, kind):
 
 def parquet_file(path):
     duckdb.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = true")
+    duckdb.execute("SET enable_progress_bar = false")
     columns = duckdb.execute("DESCRIBE SELECT * FROM read_parquet($1)", [path]).fetchall()
     names, kinds = [column[0] for column in columns], [column[1] for column in columns]
     put(names)

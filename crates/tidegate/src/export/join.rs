@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use tidegate::components::codecs::parquet;
 
-use tidegate::components::codecs::parquet::concat;
-
 use super::place::Format;
 
 /// Makes a file of the parts, which stay as they are.
