@@ -92,10 +92,10 @@ fn survive(config: &str, files: usize, outputs: &[&str], end: End) {
                     ended.code() == Some(0) || ended.status.code().is_none(),
                     "seed {seed}: {ended:?}"
                 );
+                // There is none where it was ended before it began.
                 let tables = outputs.iter().filter(|output| output.ends_with(".parquet"));
-                for table in tables.filter(|_| ended.code() == Some(0)) {
-                    let left = fs::read(folder.path().join(table)).unwrap();
-                    assert!(left.ends_with(b"PAR1"), "seed {seed}: it has no footer");
+                for left in tables.flat_map(|table| fs::read(folder.path().join(table))) {
+                    assert!(left.ends_with(b"PAR1"), "seed {seed}: it has no footer: {ended:?}");
                 }
             }
         }
