@@ -4,7 +4,8 @@
 //! read.
 //!
 //! **Types.** SQLite keeps any value in any column; a column's Arrow type follows from the type that
-//! it was declared with, and a [`Mismatch`] says what becomes of values that are of another.
+//! it was declared with, and a [`Mismatch`](crate::sqlite::Mismatch) says what becomes of values that
+//! are of another.
 //!
 //! | declared | Arrow | values |
 //! |---|---|---|
@@ -22,8 +23,14 @@
 //! **Keys.** The primary key; for a table with nulls in it, or without one, the rowid; or else
 //! a unique index without nulls. A query has that of its table, where SQLite's plan shows that it
 //! reads no more than that one table, once, and the key's columns are among its own; others are named.
+//! Where no index has the key's order, each page sorts all rows that are left: make such an index.
+//! Conditions on the current time (`date('now')`) are looked at anew for each page.
 //! A rowid that is no column may be another one after a `VACUUM`: what was begun before that must not
 //! be gone on with.
+//!
+//! **Memory.** A stream has a page in the budget, and another one that is read ahead where there is
+//! room; beside it SQLite keeps 2 MiB of the file for each. A row of at most 128 MiB that is bigger than
+//! a page is charged beyond it.
 
 mod catalog;
 mod columns;

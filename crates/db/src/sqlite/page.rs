@@ -171,6 +171,10 @@ impl Reading<'_> {
         let next = bind(&mut statement, 1, after)?;
         let next = bind(&mut statement, next, plan.until.as_ref())?;
         statement.raw_bind_parameter(next, i64::try_from(plan.limit()).unwrap_or(i64::MAX))?;
+        // An interrupt before the first step would be none.
+        if stop.is_set() {
+            return Ok(End::Over);
+        }
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
             if stop.is_set() {
