@@ -1,3 +1,5 @@
+//! What is written is what a plain decoder reads.
+
 use std::sync::Arc;
 
 use arrow_array::types::{Int32Type, IntervalMonthDayNano, UInt8Type};
