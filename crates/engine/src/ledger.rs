@@ -56,9 +56,9 @@ impl Ledger {
         }
     }
 
-    /// Waits until no batch is open. For the source's task, when it reads no more.
+    /// Waits until each batch has its verdict. For the source's task, when it reads no more.
     pub(crate) async fn is_settled(&self) {
-        while self.open() > 0 {
+        while self.lock().waiting() > 0 {
             self.room.notified().await;
         }
     }

@@ -13,6 +13,8 @@ use tidegate_model::{Partition, Position, Verdict};
 pub(crate) struct Tracker {
     partitions: HashMap<Partition, Line>,
     open: usize,
+    // Those of them that have no verdict yet.
+    waiting: usize,
     failed: bool,
 }
 
@@ -45,11 +47,13 @@ impl Tracker {
         let partition = position.partition.clone();
         line.entries.push_back(Entry { position, settled: false });
         self.open += 1;
+        self.waiting += 1;
         Ticket { partition, number }
     }
 
     /// Its batch is settled. A failed one keeps its line from being committed any further.
     pub(crate) fn settle(&mut self, ticket: &Ticket, verdict: Verdict) {
+        self.waiting = self.waiting.saturating_sub(1);
         if verdict == Verdict::Failed {
             self.failed = true;
             return;
@@ -84,6 +88,11 @@ impl Tracker {
     /// How many batches are not settled.
     pub(crate) fn open(&self) -> usize {
         self.open
+    }
+
+    /// How many batches have no verdict: those that failed have one.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Whether any batch has failed.
@@ -134,7 +143,8 @@ mod tests {
             tracker.settle(ticket, verdict);
         }
         assert_eq!(ends(&mut tracker), [("0".to_owned(), 10)]);
-        assert!(tracker.failed());
+        assert!(tracker.failed() && tracker.open() == 1);
+        assert_eq!(tracker.waiting(), 0, "nobody waits for what has failed");
     }
 
     proptest! {

@@ -16,6 +16,7 @@
 //! Columns go by name. What each takes is listed at [`tidegate_db::postgres::encode`]; structs, maps
 //! and lists go into `json`, `jsonb` and text as JSON.
 
+mod columns;
 mod ledger;
 mod load;
 mod nested;
@@ -38,6 +39,7 @@ use tidegate_model::{
     Spanned, Written,
 };
 
+use self::columns::ColumnTypes;
 use self::ledger::Ledger;
 use self::load::Load;
 use self::verdict::failed;
@@ -131,6 +133,10 @@ impl PostgresSink {
         .await?;
         let mut connection = Connection::connect(&self.config).await.map_err(failed("url"))?;
         let target = self.target_table(&mut connection, &context).await?;
+        // Looked up before the columns are, so that no change between passes unnoticed.
+        let types = ColumnTypes::find(&mut connection, &target.name, &context.columns).await?;
+        let target = Target::find(&mut connection, &target.name).await.map_err(failed("table"))?;
+        let target = target.ok_or_else(|| Error::disconnected("table: it was dropped just now"))?;
         let schema = nested::schema(&context.columns);
         let columns = target.columns_for(&context.columns).map_err(failed("table"))?;
         nested::check(&context.columns, &columns)?;
@@ -138,7 +144,7 @@ impl PostgresSink {
         let ledger = Ledger::find(&mut connection, &target.name, pipeline?, name).await?;
         connection.close().await;
         let config = Arc::clone(&self.config);
-        let mut load = Load::new(config, &target, &context.columns, encoder, ledger);
+        let mut load = Load::new(config, &target, &context.columns, encoder, types, ledger);
         let delivered = load.open_again().await?;
         self.load = Some(load);
         Ok(delivered)

@@ -23,12 +23,14 @@ pub(super) const READ_BYTES: usize = 256 << 10;
 /// A message that is no data is never longer than that: 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// How a session must write what it gives as text: as `psql` does by default, in UTC. The last line
-/// has the server look, during a long query, whether we are still there; not all have that.
+/// How a session must write what it gives as text: as `psql` does by default, in UTC. Notices, which
+/// nobody reads, are not sent: a server whose notices about a `COPY` are not taken reads no more of
+/// it. The last line has the server look, during a long query, whether we are still there; not all
+/// have that.
 const SESSION: &str = "\
 SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
 SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; \
-SET standard_conforming_strings = on; \
+SET standard_conforming_strings = on; SET client_min_messages = error; \
 SELECT set_config(name, '10s', false) FROM pg_catalog.pg_settings \
 WHERE name = 'client_connection_check_interval'";
 

@@ -66,7 +66,7 @@ impl Fault {
             "57P04" => Kind::Refused, // the database was dropped
             "57014" if self.is_timeout() => Kind::Refused,
             // A lock that lasted, a deadlock, a conflict, a cancelled statement, a limit on idling.
-            "55P03" | "40P01" | "40001" | "57014" | "25P03" | "57P05" => Kind::Connection,
+            "55P03" | "40P01" | "40001" | "57014" | "25P03" | "25P04" | "57P05" => Kind::Connection,
             code => match code.get(..2) {
                 // The connection, resources, the operator.
                 Some("08" | "53" | "57" | "58") => Kind::Connection,

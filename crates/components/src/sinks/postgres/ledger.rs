@@ -1,5 +1,6 @@
 //! What is written down beside the rows: how far each input has come, and that a commit was made.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tidegate_db::postgres::{Connection, TargetName, identifier};
@@ -104,8 +105,8 @@ impl Ledger {
         Ok(entries)
     }
 
-    /// Begins a transaction where nobody else can write as this sink.
-    pub(super) async fn begin(&self, connection: &mut Connection) -> Result<()> {
+    /// Begins a transaction where nobody else can write as this sink, or has since so many commits.
+    pub(super) async fn begin(&self, connection: &mut Connection, commits: u64) -> Result<()> {
         let begun = connection
             .simple(&format!(
                 "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE; \
@@ -113,12 +114,24 @@ impl Ledger {
                 self.lock
             ))
             .await;
-        match value(begun.map_err(failed("url"))?).as_deref() {
-            Some("t") => Ok(()),
-            _ => Err(Error::disconnected(
+        if value(begun.map_err(failed("url"))?).as_deref() != Some("t") {
+            return Err(Error::disconnected(
                 "another process writes as this sink: stop it, or give it another `data_dir`",
-            )),
+            ));
         }
+        // Whoever had the lock meanwhile has given it back by now.
+        let found = connection
+            .query(
+                &format!(
+                    "SELECT \"end\" FROM {} WHERE pipeline = $1 AND sink = $2 \
+                     AND input = '' AND source = '' AND partition = ''",
+                    self.table
+                ),
+                &[&self.pipeline, &self.sink],
+            )
+            .await;
+        let found = value(found.map_err(failed("table"))?).unwrap_or_else(|| "0".to_owned());
+        if found == commits.to_string() { Ok(()) } else { Err(changed(&found, commits)) }
     }
 
     /// Writes down, in the transaction, how far each input has come, and which commit this is.
@@ -170,6 +183,14 @@ impl Ledger {
     }
 }
 
+/// Another process writes as this sink, or did.
+pub(super) fn changed(found: impl fmt::Display, made: u64) -> Error {
+    Error::fatal(format!(
+        "table: another has changed what is delivered: {found} commits are written down where \
+         {made} were made: let one process write as this sink, and start again"
+    ))
+}
+
 /// Makes the table of the ledger.
 async fn make(connection: &mut Connection, table: &str, rows: &TargetName) -> Result<()> {
     let statement = format!(
@@ -202,7 +223,7 @@ fn value(rows: Vec<Vec<Option<String>>>) -> Option<String> {
 }
 
 /// An array as Postgres reads it from text.
-fn array<'a>(items: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn array<'a>(items: impl Iterator<Item = &'a str>) -> String {
     let quoted = items.map(|item| {
         let item = item.replace('\\', "\\\\").replace('"', "\\\"");
         format!("\"{item}\"")

@@ -10,7 +10,8 @@ use tidegate_db::postgres::encode::{Encoder, Format, Rows};
 use tidegate_db::postgres::{Config, Connection, Target, identifier};
 use tidegate_model::{Delivered, Error, Result, Written};
 
-use super::ledger::{Entries, Ledger};
+use super::columns::ColumnTypes;
+use super::ledger::{Entries, Ledger, changed};
 use super::nested;
 use super::search::Search;
 use super::verdict::{Failure, failed};
@@ -25,6 +26,8 @@ const KEPT_BYTES: usize = 16 << 20;
 pub(super) struct Load {
     config: Arc<Config>,
     encoder: Encoder,
+    // What the rows are encoded for.
+    types: ColumnTypes,
     ledger: Ledger,
     // The statement, and what the server calls the table when it speaks of a line.
     copy: String,
@@ -70,6 +73,7 @@ impl Load {
         target: &Target,
         schema: &Schema,
         encoder: Encoder,
+        types: ColumnTypes,
         ledger: Ledger,
     ) -> Self {
         let columns = schema.fields().iter().map(|field| identifier(field.name()));
@@ -78,6 +82,7 @@ impl Load {
         Self {
             config,
             encoder,
+            types,
             ledger,
             copy: format!("COPY {} ({columns}) FROM STDIN (FORMAT {format})", target.name),
             table: target.name.table.clone(),
@@ -134,7 +139,11 @@ impl Load {
         }
         let Some(connection) = &mut self.connection else { return Err(closed()) };
         if !connection.is_in_transaction() {
-            if let Err(error) = self.ledger.begin(connection).await {
+            let begun = match self.ledger.begin(connection, self.commits.unwrap_or(0)).await {
+                Ok(()) => self.types.check(connection).await,
+                failed => failed,
+            };
+            if let Err(error) = begun {
                 self.connection = None;
                 return Err(error);
             }
@@ -147,6 +156,7 @@ impl Load {
     async fn connect(&mut self) -> Result<Entries> {
         let mut connection = Connection::connect(&self.config).await.map_err(failed("url"))?;
         let entries = self.ledger.take(&mut connection).await?;
+        self.types.check(&mut connection).await?;
         match (self.commits, entries.commits) {
             (None, found) => self.commits = Some(found),
             (Some(made), found) if made == found => {}
@@ -154,12 +164,7 @@ impl Load {
                 self.commits = Some(found);
                 self.forget();
             }
-            (Some(made), found) => {
-                return Err(Error::fatal(format!(
-                    "table: another has changed what is delivered: {found} commits are written down \
-                     where {made} were made: let one process write as this sink, and start again"
-                )));
-            }
+            (Some(made), found) => return Err(changed(found, made)),
         }
         self.unclear = false;
         self.savepoint = Savepoint::None;
@@ -331,6 +336,8 @@ impl Load {
             connection.simple(savepoint.next()).await.map_err(failed("table"))?;
             self.savepoint = Savepoint::Good;
         }
+        // The rows that went in hold a lock of the table, which changes no more.
+        self.types.check(connection).await?;
         ledger.record(connection, delivered, number).await?;
         self.unclear = true;
         connection.simple("COMMIT").await.map_err(failed("table"))?;

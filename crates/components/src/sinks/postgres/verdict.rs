@@ -3,6 +3,17 @@
 use tidegate_db::{Error as DbError, Kind};
 use tidegate_model::Error;
 
+/// The classes of errors that are not about a row. Others are: a value, a constraint, what a trigger
+/// breaks at or raises, which may have a code of its own, a view's condition, a limit on what a row
+/// or an entry of an index may be.
+const OTHERS: [&str; 31] = [
+    "", "01", "02", "03", "08", "0A", "0B", "0F", "0L", "0P", "0Z", "24", "25", "26", "28", "2B",
+    "2D", "34", "3B", "3D", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "HV", "XX",
+];
+
+/// A sequence has no number left for any row.
+const SEQUENCE_ENDS: &str = "2200H";
+
 /// Why an attempt to write rows came to nothing.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -16,13 +27,14 @@ impl Failure {
     /// Of an attempt to copy into the table of that name.
     pub(super) fn of(error: DbError, table: &str) -> Self {
         let Some(fault) = error.fault() else { return Self::Sink(failed("url")(error)) };
-        // A value, a constraint, what a trigger raises or breaks at, a view's condition, a limit on
-        // what a row or an entry of an index may be.
-        let rows = ["22", "23", "38", "39", "44", "54", "P0"];
-        if !fault.code.get(..2).is_some_and(|class| rows.contains(&class)) {
+        let class = fault.code.get(..2).unwrap_or_default();
+        if OTHERS.contains(&class) || fault.code == SEQUENCE_ENDS {
             return Self::Sink(failed("table")(error));
         }
-        let line = fault.place.as_deref().and_then(|place| line(place, table));
+        // A row that is too big is noticed when it is stored together with others, and the server
+        // names the last of them.
+        let place = fault.place.as_deref().filter(|_| class != "54");
+        let line = place.and_then(|place| line(place, table));
         Self::Rows { line, reason: fault.line() }
     }
 }
@@ -47,10 +59,14 @@ pub(super) fn failed(setting: &str) -> impl Fn(DbError) -> Error {
 }
 
 /// The line of a `COPY` that the server names: `COPY events, line 3, column id: "x"`. Its word for
-/// "line" is in its own language. What a trigger does comes first, the `COPY` itself last.
+/// "line" is in its own language. What a trigger does comes first, in lines of their own; behind the
+/// number there may be a value, and so anything.
 fn line(place: &str, table: &str) -> Option<usize> {
     let copy = format!("COPY {table}, ");
-    let (_, rest) = place.rsplit_once(&copy)?;
+    let (_, rest) = match place.strip_prefix(&copy) {
+        Some(rest) => ("", rest),
+        None => place.split_once(&format!("\n{copy}"))?,
+    };
     let number = rest.trim_start_matches(|letter: char| letter != '\n' && !letter.is_ascii_digit());
     let end = number.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(number.len());
     number.get(..end)?.parse().ok()
@@ -68,6 +84,8 @@ mod tests {
             ("COPY e 2, line 5, column a", "e 2", Some(5)),
             ("COPY events, Zeile 8, Spalte id", "events", Some(8)),
             ("PL/pgSQL function f() line 4 at RAISE\nCOPY events, line 9", "events", Some(9)),
+            ("COPY events, line 7, column v: \"COPY events, line 1\"", "events", Some(7)),
+            ("COPY events, line 7, column v: \"\nCOPY events, line 1\"", "events", Some(7)),
             ("SQL statement \"SELECT 1\"", "events", None),
             ("COPY other, line 3", "events", None),
             ("COPY events, line", "events", None),
