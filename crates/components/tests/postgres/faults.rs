@@ -3,10 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use tidegate_model::ErrorKind;
 use tidegate_testkit::process::wait_for;
 use tidegate_testkit::proxy::FaultProxy;
 
 use crate::support::{DEADLINE, Memory, assert_each_once, end, open, opened, rows, server};
+
+/// A text of a thousand letters.
+const LONG: &str = match str::from_utf8(&[b'x'; 1_000]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL; run by cargo xtask test"]
@@ -97,6 +105,8 @@ async fn a_commit_that_is_cut_anywhere_is_made_once() {
 #[ignore = "needs PostgreSQL; run by cargo xtask test"]
 async fn a_process_that_is_gone_without_a_word_holds_nobody_up() {
     let (server, records) = (server(), Arc::new(Memory::default()));
+    // Whoever waits for a lock may be told of this first.
+    server.psql("ALTER ROLE postgres SET statement_timeout = '500ms'");
     let columns = rows(0..1).schema();
     let proxy = FaultProxy::to(server.address());
     let url = server.url_through(proxy.address());
@@ -124,6 +134,43 @@ async fn two_processes_never_write_as_the_same_sink_at_once() {
     assert!(error.contains("another process writes as this sink"), "{error}");
     first.commit(&[end(5)]).await.unwrap();
     assert_each_once(&server, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn a_process_that_lost_its_turn_writes_no_more() {
+    let (server, records) = (server(), Arc::new(Memory::default()));
+    let columns = rows(0..1).schema();
+    let (mut first, _) = opened(&server, &columns, &records).await;
+    first.write(&rows(0..5)).await.unwrap();
+    first.commit(&[end(5)]).await.unwrap();
+    let (mut second, delivered) = opened(&server, &columns, &records).await;
+    assert_eq!(delivered, [end(5)]);
+    second.write(&rows(5..9)).await.unwrap();
+    second.commit(&[end(9)]).await.unwrap();
+    let error = first.write(&rows(5..9)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    assert!(error.to_string().contains("2 commits are written down where 1 were made"), "{error}");
+    assert_each_once(&server, 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn a_server_with_much_to_say_is_not_waited_for() {
+    let (server, records) = (server(), Arc::new(Memory::default()));
+    server.psql(
+        "CREATE FUNCTION say() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE NOTICE '%', repeat('so much ', 200); RETURN NEW; END $$;
+         CREATE TRIGGER say BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION say();",
+    );
+    // More than all buffers on the way take, in both directions.
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..20_000));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..20_000).map(|_| LONG)));
+    let rows = RecordBatch::try_from_iter([("id", ids), ("v", texts)]).unwrap();
+    let (mut sink, _) = opened(&server, &rows.schema(), &records).await;
+    sink.write(&rows).await.unwrap();
+    sink.commit(&[end(20_000)]).await.unwrap();
+    assert_eq!(server.psql("SELECT count(DISTINCT id) FROM t"), "20000");
 }
 
 #[tokio::test(flavor = "multi_thread")]

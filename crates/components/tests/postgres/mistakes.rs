@@ -113,3 +113,20 @@ async fn a_table_is_made_on_request_and_only_once() {
     let duplicate = server.try_psql("INSERT INTO \"Odd \"\"Name\" VALUES (1, 'x')");
     assert!(duplicate.unwrap_err().contains("duplicate key"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn a_column_that_gets_another_type_ends_it_before_anything_wrong_is_written() {
+    let (server, records) = (server(), Arc::new(Memory::default()));
+    let (mut sink, _) =
+        open(&server.url(), "table = 't'", &rows(0..1).schema(), &records).await.unwrap();
+    sink.write(&rows(0..5)).await.unwrap();
+    sink.commit(&[end(5)]).await.unwrap();
+    // The same eight bytes would be other numbers.
+    server.psql("ALTER TABLE t ADD more text, ALTER id TYPE double precision");
+    let error = sink.write(&rows(5..9)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    let said = "the columns of \"public\".\"t\" were changed since it was opened: start again";
+    assert!(error.to_string().contains(said), "{error}");
+    assert_eq!(server.psql("SELECT count(*), max(id) FROM t"), "5|4");
+}

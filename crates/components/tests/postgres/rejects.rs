@@ -116,19 +116,57 @@ async fn a_batch_of_nothing_but_bad_rows_is_rejected_as_a_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn no_row_is_taken_for_another() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE SEQUENCE three MAXVALUE 3;
+         CREATE TABLE t (id bigint, v text);
+         ALTER TABLE t ALTER v SET STORAGE PLAIN;
+         CREATE FUNCTION check_v() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN IF NEW.v = 'odd' THEN RAISE 'never' USING ERRCODE = '45000'; END IF;
+              RETURN NEW; END $$;",
+    );
+    // What is stored together with others: the server names the last of them.
+    let big = "x".repeat(9_000);
+    let mut values = vec![(Some(1), Some("a")); 100];
+    values[7] = (Some(2), Some(&big));
+    let records = Arc::new(Memory::default());
+    let (mut sink, _) = opened(&server, &pairs(&values).schema(), &records).await;
+    let written = sink.write(&pairs(&values)).await.unwrap();
+    assert_eq!(written.rejected.len(), 1, "{written:?}");
+    assert!(written.rejected[0].0 == 7 && written.rejected[0].1.starts_with("row is too big"));
+    sink.commit(&[end(100)]).await.unwrap();
+    assert_eq!(server.psql("SELECT count(*), max(id) FROM t"), "99|1");
+
+    // A code of one's own.
+    server
+        .psql("CREATE TRIGGER check_v BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION check_v();");
+    values[7] = (Some(2), Some("odd"));
+    let written = sink.write(&pairs(&values)).await.unwrap();
+    assert_eq!(written.rejected, [(7, "never (45000)".to_owned())]);
+
+    // What is wrong with no row in particular rejects none.
+    sink.commit(&[end(200)]).await.unwrap();
+    server.psql("TRUNCATE t; ALTER TABLE t ADD number integer DEFAULT nextval('three')");
+    let error = sink.write(&pairs(&values)).await.unwrap_err().to_string();
+    assert!(error.contains("reached maximum value of sequence"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
 async fn what_the_server_can_not_read_as_text_is_rejected_too() {
     let server = Postgres::start();
     server.psql("CREATE TABLE t (id bigint, v inet)");
     let rows = pairs(&[
         (Some(1), Some("10.0.0.1")),
-        (Some(2), Some("nowhere")),
+        (Some(2), Some("COPY t, line 1")),
         (None, None),
         (Some(4), Some("::1/64")),
     ]);
     let records = Arc::new(Memory::default());
     let (mut sink, _) = opened(&server, &rows.schema(), &records).await;
     let written = sink.write(&rows).await.unwrap();
-    let reason = "invalid input syntax for type inet: \"nowhere\" (22P02)".to_owned();
+    let reason = "invalid input syntax for type inet: \"COPY t, line 1\" (22P02)".to_owned();
     assert_eq!(written.rejected, [(1, reason)]);
     sink.commit(&[end(4)]).await.unwrap();
     assert_eq!(server.psql("SELECT id, v FROM t"), "1|10.0.0.1\n|\n4|::1/64");

@@ -36,13 +36,19 @@ impl ColumnTypes {
     ///
     /// `Fatal` where one is not, or is gone.
     pub(super) async fn check(&self, connection: &mut Connection) -> Result<()> {
-        if self.now(connection).await? == self.types {
+        let (table, now) = (&self.table, self.now(connection).await?);
+        if now == self.types {
             return Ok(());
         }
-        Err(Error::fatal(format!(
-            "table: the columns of {} were changed since it was opened: start again; nothing is lost",
-            self.table
-        )))
+        Err(Error::fatal(match now {
+            Some(_) => format!(
+                "table: the columns of {table} were changed since it was opened: start again; \
+                 nothing is lost"
+            ),
+            None => format!(
+                "table: there is no {table} any more, or none of its columns: name it as it is now"
+            ),
+        }))
     }
 
     async fn now(&self, connection: &mut Connection) -> Result<Option<String>> {

@@ -66,8 +66,9 @@ impl Ledger {
             ))
             .await;
         if let Err(error) = begun {
-            let is_held = error.fault().is_some_and(|fault| fault.code == "55P03");
-            if is_held {
+            // By our patience, or that of the server where it is less.
+            let is_over = |code| code == "55P03" || code == "57014";
+            if error.fault().is_some_and(|fault| is_over(&*fault.code)) {
                 self.end_holder(connection).await?;
             }
             return Err(failed("url")(error));
