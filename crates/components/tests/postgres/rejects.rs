@@ -116,6 +116,22 @@ async fn a_batch_of_nothing_but_bad_rows_is_rejected_as_a_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn a_value_of_any_length_is_rejected_in_few_words() {
+    let server = Postgres::start();
+    server.psql("CREATE TABLE t (id bigint, v inet)");
+    let long = "1".repeat(20 << 20);
+    let rows = pairs(&[(Some(1), Some("::1")), (Some(2), Some(&long)), (Some(3), Some("::3"))]);
+    let (mut sink, _) = opened(&server, &rows.schema(), &Arc::default()).await;
+    let written = sink.write(&rows).await.unwrap();
+    let [(1, reason)] = &*written.rejected else { panic!("{} rows", written.rejected.len()) };
+    assert!(reason.starts_with("invalid input syntax for type inet: \"1111"), "{reason}");
+    assert!(reason.len() < 600 && reason.ends_with("… (22P02)"), "{reason}");
+    sink.commit(&[end(3)]).await.unwrap();
+    assert_eq!(server.psql("SELECT id, v FROM t"), "1|::1\n3|::3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
 async fn no_row_is_taken_for_another() {
     let server = Postgres::start();
     server.psql(

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::backend::{DataRowBody, Header, Message, RowDescriptionBody};
@@ -23,6 +23,9 @@ pub(super) const READ_BYTES: usize = 256 << 10;
 /// A message that is no data is never longer than that: 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// An error may name a value of any length; so much of one is read.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+
 /// How a session must write what it gives as text: as `psql` does by default, in UTC. Notices, which
 /// nobody reads, are not sent: a server whose notices about a `COPY` are not taken reads no more of
 /// it. The last line has the server look, during a long query, whether we are still there; not all
@@ -33,6 +36,9 @@ SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; \
 SET standard_conforming_strings = on; SET client_min_messages = error; \
 SELECT set_config(name, '10s', false) FROM pg_catalog.pg_settings \
 WHERE name = 'client_connection_check_interval'";
+
+/// The tag of an error.
+const ERROR: u8 = b'E';
 
 /// A row of an answer, as text.
 pub type TextRow = Vec<Option<String>>;
@@ -69,6 +75,8 @@ pub struct Connection {
     busy: bool,
     // What the server is in: `I` nothing, `T` a transaction, `E` one that failed.
     status: u8,
+    // What the server had against the last request, while its answer is not over.
+    complaint: Option<String>,
 }
 
 impl Connection {
@@ -86,7 +94,8 @@ impl Connection {
             let socket = Socket::connect(config, tls).await?;
             let (input, output) = (BytesMut::new(), BytesMut::new());
             let config = Arc::clone(config);
-            let mut made = Self { config, socket, input, output, busy: true, status: b'I' };
+            let (busy, status, complaint) = (true, b'I', None);
+            let mut made = Self { config, socket, input, output, busy, status, complaint };
             login::log_in(&mut made).await?;
             made.simple(SESSION).await?;
             Ok(made)
@@ -269,7 +278,10 @@ impl Connection {
     pub(super) async fn message(&mut self) -> Result<Message> {
         loop {
             let header = Header::parse(&self.input).map_err(|error| self.odd(error))?;
-            if header.is_some_and(|header| header.len() as usize > MESSAGE_BYTES_MAX) {
+            let bytes = header.map_or(0, |header| header.len() as usize);
+            if header.is_some_and(|header| header.tag() == ERROR) && bytes > ERROR_BYTES_MAX {
+                self.shorten(bytes).await?;
+            } else if bytes > MESSAGE_BYTES_MAX {
                 return Err(self.odd(io::Error::other("a message longer than any there is")));
             }
             let message = Message::parse(&mut self.input).map_err(|error| self.odd(error))?;
@@ -280,9 +292,40 @@ impl Connection {
                     | Message::ParameterStatus(_)
                     | Message::NotificationResponse(_),
                 ) => {}
-                Some(message) => return Ok(message),
+                Some(message) => {
+                    if let Message::ErrorResponse(body) = &message {
+                        self.complaint = Some(Fault::read(body.fields()).line());
+                    }
+                    return Ok(message);
+                }
             }
         }
+    }
+
+    /// Drops the end of an error that has so many bytes behind its tag.
+    async fn shorten(&mut self, bytes: usize) -> Result<()> {
+        while self.input.len() < 1 + ERROR_BYTES_MAX {
+            self.receive().await?;
+        }
+        let mut head = self.input.split_to(1 + ERROR_BYTES_MAX);
+        let mut left = bytes - ERROR_BYTES_MAX;
+        while left > 0 {
+            if self.input.is_empty() {
+                self.receive().await?;
+            }
+            let dropped = left.min(self.input.len());
+            self.input.advance(dropped);
+            left -= dropped;
+        }
+        // Of the value that was cut off, and of all.
+        head.put_slice(&[0, 0]);
+        if let (Some(place), Ok(length)) = (head.get_mut(1..5), u32::try_from(ERROR_BYTES_MAX + 2))
+        {
+            place.copy_from_slice(&length.to_be_bytes());
+        }
+        head.unsplit(self.input.split());
+        self.input = head;
+        Ok(())
     }
 
     /// Receives what there is; waits where there is nothing.
@@ -301,6 +344,7 @@ impl Connection {
     pub(super) fn ready(&mut self, status: u8) {
         self.status = status;
         self.busy = false;
+        self.complaint = None;
     }
 
     pub(super) fn said(&self, fault: Fault) -> Error {
@@ -310,6 +354,9 @@ impl Connection {
 
     pub(super) fn broken(&self, error: io::Error) -> Error {
         let config = &self.config;
+        if let Some(complaint) = &self.complaint {
+            return Error::connection(format!("{config}: the connection ended: {complaint}"));
+        }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => {
                 Error::connection(format!("{config}: the server closed the connection"))

@@ -6,6 +6,9 @@ use postgres_protocol::message::backend::ErrorFields;
 use super::config::Config;
 use crate::{Error, Kind};
 
+/// So much is shown of each part of an error.
+const SHOWN_CHARS: usize = 500;
+
 /// An error of the server, by its fields ([protocol], "Error and Notice Message Fields").
 ///
 /// [protocol]: https://www.postgresql.org/docs/current/protocol-error-fields.html
@@ -46,12 +49,12 @@ impl Fault {
         fault
     }
 
-    /// All it says, in one line.
+    /// All it says, in one line. Of a long value that it names there is the beginning.
     pub fn line(&self) -> String {
-        let mut line = self.message.clone();
+        let mut line = beginning(&self.message);
         for (name, more) in [("", &self.detail), ("hint: ", &self.hint)] {
             if let Some(more) = more {
-                line = format!("{line}; {name}{more}");
+                line = format!("{line}; {name}{}", beginning(more));
             }
         }
         if !self.code.is_empty() {
@@ -97,6 +100,13 @@ impl Fault {
             _ => String::new(),
         };
         Error::new(self.kind(), format!("{config}: {remedy}{}", self.line()))
+    }
+}
+
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", text.split_at(end).0),
+        None => text.to_owned(),
     }
 }
 
