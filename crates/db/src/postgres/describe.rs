@@ -150,12 +150,12 @@ impl Looker<'_> {
         };
         pages.key = key.iter().map(|place| fields[*place].name.clone()).collect();
         let is_unique = indices.iter().any(|index| index.iter().all(|place| key.contains(place)));
-        pages.compares = !is_unique;
         if !is_unique {
             self.check_nulls(&pages).await?;
         }
         // That the filter, the key's order and all makes sense.
         self.connection.describe(&pages.inlined(&crate::Range::default(), 1)).await?;
+        pages.compares = !is_unique;
         let first = &fields[key[0]];
         let key_origin = (first.table != 0).then_some((first.table, first.number));
         Ok(Looked { fields, forms, key, is_unique, pages, planned, key_origin })

@@ -160,6 +160,16 @@ pub(super) fn called(expression: &str, names: &mut Vec<String>) {
                 let _ = letters.by_ref().find(|letter| *letter == '\'');
                 name.clear();
             }
+            '"' => {
+                name.clear();
+                // A doubled quote is one of the name's own.
+                while let Some(letter) = letters.next() {
+                    if letter == '"' && letters.next_if_eq(&'"').is_none() {
+                        break;
+                    }
+                    name.push(letter);
+                }
+            }
             '(' if !name.is_empty() => names.push(std::mem::take(&mut name)),
             letter if letter.is_alphanumeric() || letter == '_' => name.push(letter),
             _ => name.clear(),
@@ -226,6 +236,9 @@ mod tests {
         let mut names = Vec::new();
         called("(lower(a) || 'random() it''s now()' || pg_catalog.random()), count(*)", &mut names);
         assert_eq!(names, ["lower", "random", "count"]);
+        names.clear();
+        called(r#""My ""own"""(1) > "it's" AND random() > 1"#, &mut names);
+        assert_eq!(names, ["My \"own\"", "random"]);
         assert_eq!(trimmed("  SELECT 1 ; \n;"), "SELECT 1");
     }
 }
