@@ -319,6 +319,8 @@ impl Args {
             ("--where", filter.unwrap_or_default()),
             ("--key", key.unwrap_or_default().join(",")),
             ("the format", format!("{:?}{options}, header {}", place.format, !self.no_header)),
+            // What is known of the parts is known by their paths.
+            ("--to", std::path::absolute(&place.to).unwrap_or_default().display().to_string()),
             ("--snapshot", self.snapshot.to_string()),
             ("the columns", Vec::from_iter(columns).join(", ")),
         ]

@@ -204,7 +204,7 @@ async fn keys_that_are_the_same_to_the_server_are_noticed_wherever_a_page_ends()
         (table("parent"), "no primary key"),
         (query("SELECT k, count(*) FROM parent GROUP BY ROLLUP (k)"), "more than one plain table"),
     ] {
-        let error = describe(&server.url(), &reading).await.err().expect("no key");
+        let error = describe(&server.url(), &reading).await.expect_err("no key");
         assert!(error.to_string().contains(said), "{error}");
     }
 }
