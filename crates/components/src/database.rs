@@ -159,6 +159,7 @@ impl<D: Database> DatabaseSource<D> {
             return Ok(Arc::clone(relation));
         }
         let relation = self.database.describe(&self.reading).await.map_err(failed)?;
+        check_names(&*relation)?;
         let schema = relation.schema();
         for wanted in self.declared.iter().flat_map(|declared| declared.fields()) {
             let (name, declared) = (wanted.name(), wanted.data_type());
@@ -284,6 +285,21 @@ impl<D: Database> Source for DatabaseSource<D> {
 
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
         Box::pin(self.stream(context))
+    }
+}
+
+/// Whether a relation has no column that is called as one of ours.
+///
+/// # Errors
+///
+/// Where it has, with the remedy.
+pub fn check_names(relation: &dyn Relation) -> Result<()> {
+    match own(relation).field_with_name(OFFSET) {
+        Err(_) => Ok(()),
+        Ok(_) => Err(Error::fatal(format!(
+            "a column is called {OFFSET:?}, as a hidden one of Tidegate's is: read it by a query that \
+             gives it another name, with AS"
+        ))),
     }
 }
 

@@ -53,9 +53,10 @@ impl Key {
     }
 }
 
-/// A number that grows with an integer: the least one is 0.
+/// A number that grows with an integer: the least two are 0, so that there is a number behind that of
+/// the greatest.
 pub fn ordered(value: i64) -> u64 {
-    value.cast_unsigned() ^ (1 << 63)
+    (value.cast_unsigned() ^ (1 << 63)).saturating_sub(1)
 }
 
 /// The rows behind one key, up to and with another.
@@ -88,7 +89,7 @@ mod tests {
         let number = |value| Key(vec![KeyValue::Int(value)]).number();
         let numbers = [i64::MIN, -1, 0, 1, i64::MAX].map(number);
         assert!(numbers.is_sorted(), "{numbers:?}");
-        assert_eq!((numbers[0], numbers[4]), (Some(0), Some(u64::MAX)));
+        assert_eq!((numbers[0], numbers[4]), (Some(0), Some(u64::MAX - 1)));
         assert_eq!(Key(vec![KeyValue::Text("1".into())]).number(), None);
     }
 }

@@ -9,7 +9,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidegate::components::database::{of_range, own};
+use tidegate::components::database::{check_names, of_range, own};
 use tidegate::components::sinks::file;
 use tidegate::db::postgres::{self, Config};
 use tidegate::db::sqlite::{self, Mismatch};
@@ -142,7 +142,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let place = Place::of(&args.to, args.format)?;
     let options = args.options(place.format)?;
     let mut signals = session::Signals::listen()?;
-    if place.is_finished(args.resume) {
+    if args.resume && place.is_whole() {
+        let parts = Job::load(&place.whole_job())?.map_or(0, |job| job.ranges.len());
+        place.put(parts)?;
         return finished(&args, &place, &screen, None);
     }
     place.is_free(args.resume, args.overwrite)?;
@@ -150,6 +152,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         relation = args.describe() => relation?,
         () = signals.next() => return Err(Failed::data("stopped before it had begun to read")),
     };
+    check_names(&*relation).map_err(|error| Failed::usage(format!("error: {error}")))?;
     let asked = args.asked(&place, &options, &relation);
     let begun = Job::load(&place.job())?.filter(|_| args.resume);
     let is_new = begun.is_none();
@@ -175,20 +178,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let estimate = relation.estimate();
     let line = |before: &Snapshot, now: &Snapshot| status::line(before, now, estimate);
     let ended = session::watch(running, signals, &screen, None, line).await?;
-    let summary = ended.outcome.map_err(|failure| interrupted(&failure.error.to_string()))?;
+    let summary = ended.outcome.map_err(|failure| args.interrupted(&failure.error.to_string()))?;
     if ended.stopped {
-        return Err(interrupted("stopped"));
+        return Err(args.interrupted("stopped"));
     }
     // Until here every part is whole; joined, they need nothing of what is beside them.
-    let parts: Vec<_> = (0..job.ranges.len()).map(|part| place.part(part)).collect();
-    let joined = place.clone();
-    let joined = tokio::task::spawn_blocking(move || joined.finish(&parts)).await;
-    joined.map_err(|error| interrupted(&error.to_string()))??;
+    let (joined, parts) = (place.clone(), job.ranges.len());
+    let joined = tokio::task::spawn_blocking(move || joined.finish(parts)).await;
+    joined.map_err(|error| args.interrupted(&error.to_string()))??;
     finished(&args, &place, &screen, Some(&summary.snapshot))
-}
-
-fn interrupted(why: &str) -> Failed {
-    Failed::data(format!("{why}\nwhat is exported is kept: the same command with --resume goes on"))
 }
 
 /// The last line.
@@ -223,6 +221,16 @@ fn finished(
 }
 
 impl Args {
+    fn interrupted(&self, why: &str) -> Failed {
+        let next = match self.snapshot {
+            false => "what is exported is kept: the same command with --resume goes on",
+            true => {
+                "of one moment there is no going on: the same command with --overwrite begins anew"
+            }
+        };
+        Failed::data(format!("{why}\n{next}"))
+    }
+
     fn reading(&self) -> Reading {
         let what = match (&self.query, &self.table) {
             (Some(query), _) => What::Query(query.clone()),
@@ -311,6 +319,9 @@ impl Args {
             ("--where", filter.unwrap_or_default()),
             ("--key", key.unwrap_or_default().join(",")),
             ("the format", format!("{:?}{options}, header {}", place.format, !self.no_header)),
+            // What is known of the parts is known by their paths.
+            ("--to", std::path::absolute(&place.to).unwrap_or_default().display().to_string()),
+            ("--snapshot", self.snapshot.to_string()),
             ("the columns", Vec::from_iter(columns).join(", ")),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -334,7 +345,8 @@ impl Args {
             let rate = self.rate.map(|rate| each(rate, ranges));
             let rows = of_range(Arc::clone(relation), range.clone(), page_rows, rate);
             builder = builder.source(&source, rows);
-            let header = !self.no_header && index == 0;
+            // Of parts that stay parts, each has a head.
+            let header = !self.no_header && (index == 0 || place.is_folder);
             let settings = place.settings(index, header, options);
             let settings = Settings::from_toml(&settings).map_err(mistaken)?;
             let sink = (file::SPEC.build)(&settings).map_err(mistaken)?;

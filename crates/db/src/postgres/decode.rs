@@ -341,11 +341,6 @@ pub(super) fn key(row: &[u8], forms: &[Form], places: &[usize]) -> Result<Key, U
     Ok(Key(values.collect::<Result<_, _>>()?))
 }
 
-/// Whether two rows have the same values at these places.
-pub(super) fn same_key(one: &[u8], other: &[u8], places: &[usize]) -> bool {
-    values(one, places).is_some_and(|one| values(other, places) == Some(one))
-}
-
 fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], Unfit> {
     value.try_into().map_err(|_| Unfit::Malformed)
 }

@@ -11,9 +11,9 @@ use tokio::sync::Mutex;
 use super::config::Config;
 use super::connection::{Connection, Field};
 use super::plan::Planned;
-use super::statement::{Chosen, Pages, column, identifier, literal, trimmed};
+use super::statement::{Chosen, Pages, Wanted, column, identifier, literal, trimmed};
 use super::table::Table;
-use super::types::Form;
+use super::types::{Form, id};
 use crate::{Consistency, Error, Reading, Result, What};
 
 /// A Postgres database.
@@ -120,16 +120,21 @@ impl Looker<'_> {
         self.check_names(&fields)?;
         let forms: Vec<_> =
             fields.iter().map(|field| Form::of(field.type_id, field.modifier)).collect();
-        let columns = fields
-            .iter()
-            .zip(&forms)
-            .map(|(field, form)| Chosen { name: field.name.clone(), is_cast: *form == Form::Cast });
+        let columns = fields.iter().zip(&forms).map(|(field, form)| {
+            let wanted = match (form, field.type_id) {
+                (Form::Cast, id::INET) => Wanted::InetText,
+                (Form::Cast, _) => Wanted::Text,
+                _ => Wanted::AsItIs,
+            };
+            Chosen { name: field.name.clone(), wanted }
+        });
         let filter = reading.filter.as_deref().map(trimmed).filter(|filter| !filter.is_empty());
         let mut pages = Pages {
             base,
             filter: filter.map(str::to_owned),
             columns: columns.collect(),
             key: Vec::new(),
+            compares: false,
         };
         if let Some(filter) = &pages.filter {
             // By itself, lest it close the parentheses that it is put into.
@@ -150,6 +155,7 @@ impl Looker<'_> {
         }
         // That the filter, the key's order and all makes sense.
         self.connection.describe(&pages.inlined(&crate::Range::default(), 1)).await?;
+        pages.compares = !is_unique;
         let first = &fields[key[0]];
         let key_origin = (first.table != 0).then_some((first.table, first.number));
         Ok(Looked { fields, forms, key, is_unique, pages, planned, key_origin })
@@ -228,7 +234,8 @@ impl Looker<'_> {
     async fn indices(&mut self, fields: &[Field], planned: &Planned) -> Result<Vec<Vec<usize>>> {
         let table = fields.iter().map(|field| field.table).find(|table| *table != 0);
         let Some(table) = table.filter(|_| planned.is_of_one_table) else { return Ok(Vec::new()) };
-        // Without nulls, conditions and expressions, and checked at once.
+        // Without nulls, conditions and expressions, checked at once, with the same texts the same as
+        // in the column; and not of a table that others inherit, whose rows no index of it knows.
         let sql = format!(
             "SELECT (SELECT string_agg(k.number::text, ' ' ORDER BY k.place) \
                      FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place) \
@@ -239,6 +246,13 @@ impl Looker<'_> {
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a \
                    WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[]) \
                      AND NOT a.attnotnull) \
+               AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indcollation::oid[]) \
+                     AS k(number, coll) JOIN pg_catalog.pg_attribute AS a \
+                     ON a.attrelid = i.indrelid AND a.attnum = k.number \
+                   WHERE a.attcollation <> k.coll) \
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS h \
+                     JOIN pg_catalog.pg_class AS c ON c.oid = h.inhparent \
+                   WHERE h.inhparent = i.indrelid AND c.relkind <> 'p') \
              ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid"
         );
         let place = |number: &str| {
@@ -275,7 +289,8 @@ impl Looker<'_> {
     fn without_key(&self, fields: &[Field], planned: &Planned) -> Error {
         let why = match planned.is_of_one_table {
             true => {
-                "no primary key, nor a unique index without nulls, has all its columns in the result"
+                "no primary key, nor a unique index without nulls, has all its columns in the result \
+                 and knows all rows (those of a table that inherits are not known)"
             }
             false => "the query is more than one plain table, so that no key is known to hold",
         };

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
-use super::decode::{Decoder, Unfit, key, same_key};
+use super::decode::{Decoder, Unfit, key};
 use super::fault::Fault;
 use super::statement::{Pages, Statement};
 use super::table::Table;
@@ -33,7 +33,8 @@ use super::types::Form;
 use crate::key::ordered;
 use crate::{Error, Kind, Options, Range, Result, Rows};
 
-/// A page has at most so many bytes, but for its last row.
+/// A page has at most so many bytes, but for its last row, or its last two where the key may repeat
+/// itself.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
 /// A row has at most so many: 64 MiB.
@@ -93,7 +94,8 @@ pub(super) fn fetched(
 /// What a page's rows are like.
 struct Shape {
     schema: SchemaRef,
-    // Of all columns that are asked for: those that are given, then what else the key needs.
+    // Of all columns that are asked for: those that are given, then what else the key needs, then,
+    // where the key may repeat itself, whether it does.
     forms: Vec<Form>,
     names: Vec<String>,
     given: usize,
@@ -117,11 +119,12 @@ impl Shape {
             .iter()
             .map(|column| Arc::clone(&table.schema.fields()[*column]))
             .collect();
+        let forms = chosen.iter().map(|column| table.forms[*column]);
         let mut pages = table.pages.clone();
         pages.columns = chosen.iter().map(|column| table.pages.columns[*column].clone()).collect();
         Self {
             schema: Arc::new(arrow_schema::Schema::new(fields)),
-            forms: chosen.iter().map(|column| table.forms[*column]).collect(),
+            forms: forms.chain(table.pages.compares.then_some(Form::Bool)).collect(),
             names: pages.columns.iter().map(|column| column.name.clone()).collect(),
             given: options.columns.len(),
             key,
@@ -370,7 +373,8 @@ impl Fetcher {
                 connection.ask_with(&sql, &parameters).await?;
             }
         }
-        let answer = connection.answer(page_bytes(&self.options)).await;
+        let rows_min = asked - self.rows + 1;
+        let answer = connection.answer(page_bytes(&self.options), rows_min).await;
         self.connection = Some(connection);
         let Answer { bytes, mut rows, whole } = answer?;
         if !whole {
@@ -380,7 +384,8 @@ impl Fetcher {
         let received = rows.len();
         if !self.table.is_unique {
             self.check_unique(&bytes, &rows)?;
-            if whole && received == asked {
+            // The last one was read only to know that the one before is not the same.
+            if !whole || received == asked {
                 rows.pop_back();
             }
         }
@@ -408,10 +413,10 @@ impl Fetcher {
 
     fn check_unique(&self, bytes: &[u8], rows: &VecDeque<(usize, usize)>) -> Result<()> {
         let row = |(start, end): &(usize, usize)| bytes.get(*start..*end).unwrap_or_default();
-        let twice = rows.iter().zip(rows.iter().skip(1));
-        let mut twice = twice.filter(|(one, next)| same_key(row(one), row(next), &self.shape.key));
-        let Some((one, _)) = twice.next() else { return Ok(()) };
-        let value = key(row(one), &self.shape.forms, &self.shape.key);
+        let Some(twice) = rows.iter().find(|place| row(place).last() == Some(&1)) else {
+            return Ok(());
+        };
+        let value = key(row(twice), &self.shape.forms, &self.shape.key);
         let value = value.map_err(|unfit| self.shape.unfit(&unfit))?;
         let (place, names) = (&self.shape.place, &self.shape.pages.key);
         Err(Error::refused(format!(
@@ -444,8 +449,9 @@ impl Connection {
         self.send().await
     }
 
-    /// Reads rows to the end of the answer, or until they are more than so many bytes.
-    async fn answer(&mut self, bytes_max: usize) -> Result<Answer> {
+    /// Reads rows to the end of the answer, or until they are more than so many bytes, and no fewer
+    /// than so many.
+    async fn answer(&mut self, bytes_max: usize, rows_min: usize) -> Result<Answer> {
         let mut rows = VecDeque::new();
         let (mut at, mut fault) = (0, None);
         loop {
@@ -461,7 +467,7 @@ impl Connection {
             }
             let (start, end) = (at + 5, at + length);
             if self.input.len() < end {
-                if !rows.is_empty() && end > bytes_max {
+                if rows.len() >= rows_min && end > bytes_max {
                     let bytes = self.input.split_to(at);
                     return Ok(Answer { bytes, rows, whole: false });
                 }

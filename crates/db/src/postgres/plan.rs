@@ -74,6 +74,8 @@ impl Planned {
         let kind = node.get("Node Type").and_then(Value::as_str).unwrap_or_default();
         if is_source {
             self.is_of_one_table &= PLAIN.contains(&kind) || is_table && APPENDS.contains(&kind);
+            // Each row is in several groups, and what a group is not by is null in it.
+            self.is_of_one_table &= node.get("Grouping Sets").is_none();
             *tables += usize::from(node.get("Relation Name").is_some());
             match kind {
                 "Limit" => self.picks = Some("LIMIT or OFFSET"),
@@ -134,6 +136,8 @@ mod tests {
         assert!(!read(&above("Append", &two), false).is_of_one_table);
         assert!(read(&above("Append", &two), true).is_of_one_table);
         assert!(!read(&above("ProjectSet", SCAN), false).is_of_one_table);
+        let sets = above("Aggregate", SCAN).replacen('{', r#"{"Grouping Sets": [], "#, 1);
+        assert!(!read(&sets, false).is_of_one_table);
         assert!(!read(r#"{"Node Type": "Result"}"#, false).is_of_one_table);
         assert_eq!(read(&above("Limit", SCAN), false).picks, Some("LIMIT or OFFSET"));
         let value = SCAN.replacen('{', r#"{"Parent Relationship": "SubPlan", "#, 1);

@@ -16,8 +16,18 @@ pub fn literal(text: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chosen {
     pub(super) name: String,
-    /// Whether the server writes it as text.
-    pub(super) is_cast: bool,
+    pub(super) wanted: Wanted,
+}
+
+/// What the server is to send of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Its binary form.
+    AsItIs,
+    /// Text.
+    Text,
+    /// Text of an `inet`: a cast would add the `/32` that it is not written with.
+    InetText,
 }
 
 /// What pages are made of.
@@ -29,6 +39,9 @@ pub(super) struct Pages {
     pub(super) columns: Vec<Chosen>,
     /// The names of the key's columns.
     pub(super) key: Vec<String>,
+    /// Whether each row of a page says behind its columns whether its key is the same as that of the
+    /// row before, as only the server knows (`1.0` and `1.00`, a collation without case, -0).
+    pub(super) compares: bool,
 }
 
 /// A statement and the values that go with it.
@@ -79,11 +92,22 @@ impl Pages {
     }
 
     fn select(&self, conditions: &[String], rows: Option<usize>) -> String {
-        let columns = self.columns.iter().map(|Chosen { name, is_cast }| match is_cast {
-            true => format!("{}::pg_catalog.text AS {}", column(name), identifier(name)),
-            false => column(name),
+        let columns = self.columns.iter().map(|Chosen { name, wanted }| match wanted {
+            Wanted::AsItIs => column(name),
+            Wanted::Text => format!("{}::pg_catalog.text AS {}", column(name), identifier(name)),
+            Wanted::InetText => format!(
+                "pg_catalog.textin(pg_catalog.inet_out({})) AS {}",
+                column(name),
+                identifier(name)
+            ),
         });
-        let columns = Vec::from_iter(columns).join(", ");
+        let key = Vec::from_iter(self.key.iter().map(|name| column(name)));
+        let before = key.iter().map(|name| format!("pg_catalog.lag({name}) OVER tidegate_order"));
+        let before = Vec::from_iter(before).join(", ");
+        let key = key.join(", ");
+        let is_compared = self.compares && rows.is_some();
+        let same = format!("coalesce(({key}) = ({before}), false) AS tidegate_same");
+        let columns = Vec::from_iter(columns.chain(is_compared.then_some(same))).join(", ");
         // Line ends, lest a comment at its end swallow what follows.
         let mut sql = format!("SELECT {columns} FROM (\n{}\n) AS tidegate_base", self.base);
         let filter = self.filter.iter().map(|filter| format!("(\n{filter}\n)"));
@@ -91,9 +115,11 @@ impl Pages {
         if !conditions.is_empty() {
             sql = format!("{sql} WHERE {}", conditions.join(" AND "));
         }
+        if is_compared {
+            sql = format!("{sql} WINDOW tidegate_order AS (ORDER BY {key})");
+        }
         if let Some(rows) = rows {
-            let key = self.key.iter().map(|name| column(name));
-            sql = format!("{sql} ORDER BY {} LIMIT {rows}", Vec::from_iter(key).join(", "));
+            sql = format!("{sql} ORDER BY {key} LIMIT {rows}");
         }
         sql
     }
@@ -134,6 +160,16 @@ pub(super) fn called(expression: &str, names: &mut Vec<String>) {
                 let _ = letters.by_ref().find(|letter| *letter == '\'');
                 name.clear();
             }
+            '"' => {
+                name.clear();
+                // A doubled quote is one of the name's own.
+                while let Some(letter) = letters.next() {
+                    if letter == '"' && letters.next_if_eq(&'"').is_none() {
+                        break;
+                    }
+                    name.push(letter);
+                }
+            }
             '(' if !name.is_empty() => names.push(std::mem::take(&mut name)),
             letter if letter.is_alphanumeric() || letter == '_' => name.push(letter),
             _ => name.clear(),
@@ -146,12 +182,13 @@ mod tests {
     use super::*;
 
     fn pages() -> Pages {
-        let chosen = |name: &str, is_cast| Chosen { name: name.into(), is_cast };
+        let chosen = |name: &str, wanted| Chosen { name: name.into(), wanted };
         Pages {
             base: "SELECT * FROM t -- all".into(),
             filter: Some("a > 1 OR b".into()),
-            columns: vec![chosen("a", false), chosen("we\"ird", true)],
+            columns: vec![chosen("a", Wanted::AsItIs), chosen("we\"ird", Wanted::Text)],
             key: vec!["a".into(), "we\"ird".into()],
+            compares: false,
         }
     }
 
@@ -175,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_compared_by_the_server() {
+        let pages = Pages { compares: true, columns: Vec::new(), filter: None, ..pages() };
+        let expected = "SELECT coalesce((tidegate_base.\"a\", tidegate_base.\"we\"\"ird\") = \
+                        (pg_catalog.lag(tidegate_base.\"a\") OVER tidegate_order, \
+                        pg_catalog.lag(tidegate_base.\"we\"\"ird\") OVER tidegate_order), false) AS \
+                        tidegate_same FROM (\nSELECT * FROM t -- all\n) AS tidegate_base WINDOW \
+                        tidegate_order AS (ORDER BY tidegate_base.\"a\", tidegate_base.\"we\"\"ird\") \
+                        ORDER BY tidegate_base.\"a\", tidegate_base.\"we\"\"ird\" LIMIT 2";
+        assert_eq!(pages.inlined(&Range::default(), 2), expected);
+        assert!(!pages.all().contains("lag"), "{}", pages.all());
+    }
+
+    #[test]
     fn or_a_statement_with_parameters() {
         let Statement { sql, parameters } = pages().bound(&range(), 10);
         assert!(sql.contains("> ($1, $2) AND (tidegate_base.\"a\") <= ($3)"), "{sql}");
@@ -186,6 +236,9 @@ mod tests {
         let mut names = Vec::new();
         called("(lower(a) || 'random() it''s now()' || pg_catalog.random()), count(*)", &mut names);
         assert_eq!(names, ["lower", "random", "count"]);
+        names.clear();
+        called(r#""My ""own"""(1) > "it's" AND random() > 1"#, &mut names);
+        assert_eq!(names, ["My \"own\"", "random"]);
         assert_eq!(trimmed("  SELECT 1 ; \n;"), "SELECT 1");
     }
 }

@@ -167,3 +167,44 @@ async fn what_could_leave_rows_out_is_refused_with_the_remedy() {
     }
     assert_eq!(server.psql("SELECT count(*) FROM plain"), "1000");
 }
+
+const SAME: &str = "
+CREATE TABLE numerics (k numeric NOT NULL, id bigint);
+INSERT INTO numerics VALUES (1.0, 1), (1.00, 2);
+CREATE TABLE floats (k float8 NOT NULL, id bigint);
+INSERT INTO floats VALUES (0, 1), ('-0', 2);
+CREATE TABLE intervals (k interval NOT NULL, id bigint);
+INSERT INTO intervals VALUES ('1 day', 1), ('24 hours', 2);
+CREATE TABLE jsons (k jsonb NOT NULL, id bigint);
+INSERT INTO jsons VALUES ('1.0', 1), ('1.00', 2);
+CREATE TABLE wide (k int NOT NULL, id bigint, t text);
+INSERT INTO wide SELECT 1, g, repeat('x', 1500000) FROM generate_series(1, 2) AS g;
+CREATE TABLE parent (k int PRIMARY KEY, id bigint);
+CREATE TABLE child () INHERITS (parent);
+INSERT INTO parent VALUES (1, 1);
+INSERT INTO child VALUES (1, 2);
+";
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn keys_that_are_the_same_to_the_server_are_noticed_wherever_a_page_ends() {
+    let server = Postgres::start();
+    server.psql(SAME);
+    for name in ["numerics", "floats", "intervals", "jsons", "wide", "parent"] {
+        let found = describe(&server.url(), &keyed(table(name), &["k"])).await.unwrap();
+        for page in [1, 2, 100] {
+            let mut stream =
+                std::sync::Arc::clone(&found).stream(Range::default(), options(&*found, page));
+            let error = next(&mut stream).await.unwrap().err();
+            let error = error.unwrap_or_else(|| panic!("{name}: pages of {page} do not notice"));
+            assert!(error.to_string().contains("two rows have the same"), "{error}");
+        }
+    }
+    for (reading, said) in [
+        (table("parent"), "no primary key"),
+        (query("SELECT k, count(*) FROM parent GROUP BY ROLLUP (k)"), "more than one plain table"),
+    ] {
+        let error = describe(&server.url(), &reading).await.expect_err("no key");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}

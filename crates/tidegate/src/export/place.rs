@@ -42,8 +42,8 @@ impl Format {
 pub(crate) struct Place {
     pub(crate) to: PathBuf,
     pub(crate) format: Format,
-    // Whether the parts stay parts, in a folder.
-    is_folder: bool,
+    /// Whether the parts stay parts, in a folder.
+    pub(crate) is_folder: bool,
     work: PathBuf,
 }
 
@@ -109,15 +109,26 @@ impl Place {
         format!("path = {path}\ncodec = \"{}\"{csv}", self.format.name())
     }
 
-    /// Whether nothing is left to do but to tidy up.
-    pub(crate) fn is_finished(&self, resume: bool) -> bool {
-        resume && self.to.exists() && self.work.is_dir() && !self.job().exists()
+    /// What is exported, once every row is: all that is left is to put it in its place.
+    pub(crate) fn whole_job(&self) -> PathBuf {
+        self.work.join("whole.json")
+    }
+
+    /// Whether every row is exported already.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole_job().exists()
     }
 
     /// Whether an export may write here.
     pub(crate) fn is_free(&self, resume: bool, overwrite: bool) -> Result<(), Failed> {
         let to = self.to.display();
-        let interrupted = self.job().exists();
+        // What takes the name would take the place of a device or a pipe too.
+        if fs::metadata(&self.to).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return Err(Failed::usage(format!(
+                "error: --to {to}: it is no regular file: choose another name"
+            )));
+        }
+        let interrupted = self.job().exists() || self.is_whole();
         if resume && !interrupted {
             return Err(Failed::usage(format!(
                 "error: --resume: no interrupted export of {to} is known here: there is no {}",
@@ -152,35 +163,50 @@ impl Place {
         fs::create_dir(&self.work).map_err(|error| failed("create", &self.work, &error))
     }
 
-    /// Makes the result of its parts, each of which is whole.
-    pub(crate) fn finish(&self, parts: &[PathBuf]) -> Result<(), Failed> {
-        if self.is_folder {
-            if !self.to.is_dir() {
-                fs::create_dir(&self.to).map_err(|error| failed("create", &self.to, &error))?;
-            }
-            for (index, part) in parts.iter().enumerate() {
-                let to = self.to.join(self.part_name(index));
-                durable(part)?;
-                fs::rename(part, &to).map_err(|error| failed("create", &to, &error))?;
-            }
-            return self.forget();
+    /// Makes the result of so many parts, each of which is whole.
+    pub(crate) fn finish(&self, parts: usize) -> Result<(), Failed> {
+        let all: Vec<_> = (0..parts).map(|part| self.part(part)).collect();
+        if self.is_folder || parts == 1 {
+            all.iter().try_for_each(|part| durable(part))?;
+        } else {
+            let whole = self.joined();
+            join(self.format, &all, &whole).map_err(|error| failed("join", &whole, &error))?;
+            durable(&whole)?;
         }
-        let whole = match parts {
-            [only] => only.clone(),
-            parts => {
-                let whole = self.work.join("whole");
-                join(self.format, parts, &whole).map_err(|error| failed("join", &whole, &error))?;
-                whole
-            }
-        };
-        durable(&whole)?;
-        self.forget()?;
-        fs::rename(&whole, &self.to).map_err(|error| failed("create", &self.to, &error))
+        // From here on there is nothing to read, whatever comes.
+        let job = self.job();
+        fs::rename(&job, self.whole_job()).map_err(|error| failed("rename", &job, &error))?;
+        self.put(parts)
     }
 
-    /// From here on there is nothing to go on with.
-    fn forget(&self) -> Result<(), Failed> {
-        fs::remove_file(self.job()).map_err(|error| failed("remove", &self.job(), &error))
+    /// Puts what is whole in its place, or what of it is not there yet.
+    pub(crate) fn put(&self, parts: usize) -> Result<(), Failed> {
+        if self.is_folder {
+            return self.put_parts(parts);
+        }
+        let whole = if parts == 1 { self.part(0) } else { self.joined() };
+        moved(&whole, &self.to)
+    }
+
+    fn put_parts(&self, parts: usize) -> Result<(), Failed> {
+        if !self.to.is_dir() {
+            fs::create_dir(&self.to).map_err(|error| failed("create", &self.to, &error))?;
+        }
+        let to: Vec<_> = (0..parts).map(|part| self.to.join(self.part_name(part))).collect();
+        // Those of an export before, of which there were more, would be read as if they were ours.
+        let entries = fs::read_dir(&self.to).map_err(|error| failed("read", &self.to, &error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| failed("read", &self.to, &error))?.path();
+            if is_part(&path) && !to.contains(&path) {
+                fs::remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
+            }
+        }
+        to.iter().enumerate().try_for_each(|(part, to)| moved(&self.part(part), to))
+    }
+
+    /// All parts as one file.
+    fn joined(&self) -> PathBuf {
+        self.work.join("whole")
     }
 
     /// Removes what lies beside the result.
@@ -197,6 +223,23 @@ impl Place {
     pub(crate) fn size(&self) -> Option<u64> {
         fs::metadata(&self.to).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
     }
+}
+
+/// Gives a file its name, unless it has it already.
+fn moved(from: &Path, to: &Path) -> Result<(), Failed> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && to.exists() => Ok(()),
+        done => done.map_err(|error| failed("create", to, &error)),
+    }
+}
+
+/// Whether it is called as parts are.
+fn is_part(path: &Path) -> bool {
+    let number = path.file_stem().and_then(|name| name.to_str()?.strip_prefix("part-"));
+    let is_number = number.is_some_and(|number| {
+        number.len() == 4 && number.bytes().all(|digit| digit.is_ascii_digit())
+    });
+    is_number && Format::of(path).is_some()
 }
 
 /// Has the disk store a file.
@@ -245,10 +288,52 @@ mod tests {
         assert!(place.is_free(false, false).is_err());
         place.is_free(true, false).unwrap();
         fs::write(place.part(0), "rows").unwrap();
-        place.finish(&[place.part(0)]).unwrap();
-        assert!(place.is_finished(true) && !place.is_finished(false));
+        place.finish(1).unwrap();
+        assert!(place.is_whole());
+        assert!(place.is_free(false, false).is_err(), "it is to be gone on with");
+        place.is_free(true, false).unwrap();
+        place.put(1).unwrap();
         place.clean().unwrap();
         assert_eq!(fs::read_to_string(&place.to).unwrap(), "rows");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_whole_is_put_in_its_place_whenever_that_was_interrupted() {
+        for (name, parts) in [("a.csv", 1), ("a.csv", 2), ("a/", 2)] {
+            let folder = tempfile::tempdir().unwrap();
+            let place = Place::of(&folder.path().join(name), Some(Format::Csv)).unwrap();
+            if place.is_folder {
+                fs::create_dir(&place.to).unwrap();
+                for old in ["part-0000.csv", "part-0002.csv", "part-0000.parquet", "mine.csv"] {
+                    fs::write(place.to.join(old), "old").unwrap();
+                }
+            } else {
+                fs::write(&place.to, "old").unwrap();
+            }
+            place.begin().unwrap();
+            assert!(!place.is_whole(), "what was there before is not ours");
+            fs::write(place.job(), "{}").unwrap();
+            for part in 0..parts {
+                fs::write(place.part(part), format!("{part}\n")).unwrap();
+            }
+            place.finish(parts).unwrap();
+            // As if it had ended before the last of them was moved.
+            let last = place.to.join(place.part_name(1));
+            if place.is_folder {
+                fs::rename(last, place.part(1)).unwrap();
+            }
+            place.put(parts).unwrap();
+            place.clean().unwrap();
+            let read = |name: &str| fs::read_to_string(place.to.join(name)).ok();
+            if place.is_folder {
+                let found = ["part-0000.csv", "part-0001.csv", "mine.csv"].map(read);
+                assert_eq!(found, ["0\n", "1\n", "old"].map(|text| Some(text.to_owned())));
+                assert_eq!(fs::read_dir(&place.to).unwrap().count(), 3);
+            } else {
+                let whole = ["0\n", "0\n1\n"][parts - 1];
+                assert_eq!(fs::read_to_string(&place.to).unwrap(), whole);
+            }
+        }
     }
 }
