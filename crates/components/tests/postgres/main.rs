@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod faults;
+mod journeys;
 mod mistakes;
 mod rejects;
 mod support;
