@@ -50,7 +50,7 @@ pub const SPEC: SinkSpec = SinkSpec {
     summary: "writes rows into a table of PostgreSQL, each once, whatever happens",
     example: "url = \"postgres://app@localhost/shop\"\ntable = \"events\"\n\
               create = true # makes the table where there is none\n\
-              key = [\"id\"]  # its primary key then",
+              # key = [\"id\"] # its primary key then",
     build,
 };
 

@@ -318,7 +318,7 @@ async fn files_are_put_together_in_their_order() {
     assert!(text.contains("whole.parquet: its folder must exist"), "{text}");
     let none = folder.path().join("none.parquet");
     assert!(said(&[], &none).contains("there are no Parquet files"));
-    assert!(said(&[none.clone()], &none).contains("can't open"));
+    assert!(said(std::slice::from_ref(&none), &none).contains("can't open"));
     fs::write(folder.path().join("half.parquet"), &fs::read(&whole).unwrap()[..5_000]).unwrap();
     let half = folder.path().join("half.parquet");
     assert!(said(&[half], &none).contains("half.parquet is no whole Parquet file"));

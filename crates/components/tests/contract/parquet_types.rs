@@ -37,6 +37,7 @@ fn element() -> Field {
     Field::new("element", DataType::Int32, true)
 }
 
+#[allow(clippy::too_many_lines, reason = "it is a table")]
 fn columns() -> Vec<ArrayRef> {
     let mut lists = ListBuilder::new(Int32Builder::new()).with_field(element());
     lists.append_value([Some(1), None, Some(3)]);

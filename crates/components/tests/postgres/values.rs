@@ -19,6 +19,7 @@ use crate::support::{Memory, end, open};
 /// first two.
 struct Case(&'static str, &'static str, ArrayRef, [&'static str; 2]);
 
+#[allow(clippy::too_many_lines, reason = "it is a table")]
 fn cases() -> Vec<Case> {
     let texts = |texts: [&str; 2]| -> ArrayRef {
         Arc::new(StringArray::from(vec![Some(texts[0]), Some(texts[1]), None]))
