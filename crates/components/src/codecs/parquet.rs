@@ -1,7 +1,7 @@
 //! Rows to the row groups of a Parquet file, and several files to one.
 //!
 //! A row group holds at most so many rows as the settings say, and ends before that once it takes
-//! [`GROUP_BYTES_MAX`] of memory. That memory, and as much again while a row group ends, is outside
+//! `GROUP_BYTES_MAX` of memory. That memory, and as much again while a row group ends, is outside
 //! the budget; so are the row groups' descriptions, some 400 bytes each for every column.
 //!
 //! Every type that Parquet has a name for is written as that; durations, intervals and times in

@@ -21,7 +21,7 @@ use super::{GROUP_BYTES_MAX, Layout};
 /// After so many rows it is looked at how much memory they take.
 const STEP_ROWS: usize = 8_192;
 
-/// The row group that is being made: encoded pages, at most [`GROUP_BYTES_MAX`] and [`STEP_ROWS`]
+/// The row group that is being made: encoded pages, at most `GROUP_BYTES_MAX` and [`STEP_ROWS`]
 /// rows.
 pub(crate) struct Groups {
     schema: SchemaRef,
