@@ -272,7 +272,13 @@ impl<D: Database> Source for DatabaseSource<D> {
     }
 
     fn prepare(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.relation().await.map(drop) })
+        Box::pin(async {
+            match self.declared {
+                // What is declared need not be learnt: the database may come later.
+                Some(_) => Ok(()),
+                None => self.relation().await.map(drop),
+            }
+        })
     }
 
     fn replayable(&self) -> bool {

@@ -67,7 +67,7 @@ pub(crate) fn rates(before: &Snapshot, now: &Snapshot) -> String {
 }
 
 /// Who waits before trying again, and why.
-fn trouble(now: &Snapshot) -> String {
+pub(crate) fn trouble(now: &Snapshot) -> String {
     let waiting = now.components.iter().find_map(|component| {
         let trouble = component.trouble.as_ref()?;
         Some(format!("  {}.{} waits: {trouble}", component.role.table(), component.name))

@@ -74,3 +74,11 @@ fn what_is_read_has_a_name_of_its_own() {
     }
     assert_eq!(names[0], "t#6196bd8f0e269892", "it stays the same from build to build");
 }
+
+#[tokio::test]
+async fn a_database_that_is_not_there_yet_is_no_matter_where_columns_are_declared() {
+    let text = "url = \"postgres://ann@127.0.0.1:9/shop\"\ntable = \"t\"\n";
+    let error = built(text).unwrap().prepare().await.unwrap_err();
+    assert!(error.to_string().contains("can't connect"), "{error}");
+    built(&format!("{text}schema = {{ id = \"int64\" }}")).unwrap().prepare().await.unwrap();
+}

@@ -532,3 +532,49 @@ fn copied(input: &[u8], start: usize, end: usize) -> Option<(usize, usize)> {
     let row = data.get(head..)?;
     (row.len() > 2 || !row.is_empty() && row != [0xff, 0xff]).then_some((start + head, end))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use tidegate_flow::ByteBudget;
+    use tidegate_testkit::postgres::Postgres;
+
+    use super::*;
+    use crate::postgres::{Config, Database};
+    use crate::{Consistency, Key, KeyValue, Reading, Relation, What};
+
+    #[tokio::test]
+    #[ignore = "needs PostgreSQL; run by cargo xtask test"]
+    async fn a_server_without_copy_gives_the_same_rows() {
+        let server = Postgres::start();
+        server.psql(
+            "CREATE TABLE t (a text, b int, v numeric(9, 3), i interval, PRIMARY KEY (a, b));
+             INSERT INTO t SELECT 'it''s \\ ' || g % 7, g, g / 8.0, g * interval '1 s'
+                 FROM generate_series(1, 1000) AS g;
+             ANALYZE t;",
+        );
+        let database = Database::new(Config::parse(&server.url()).unwrap());
+        let what = What::Table("t".into());
+        let reading = Reading { what, filter: None, key: None };
+        let budget = ByteBudget::new(16 << 20);
+        let after = Some(Key(vec![KeyValue::Text("it's \\ 2".into()), KeyValue::Int(9)]));
+        let mut both = Vec::new();
+        for without_copy in [false, true] {
+            let table = database.describe(&reading, Consistency::Pages).await.unwrap();
+            table.without_copy.store(without_copy, Ordering::Relaxed);
+            let options = Options {
+                columns: vec![3, 2, 0, 1],
+                rows_max: 100,
+                bytes_max: 1 << 20,
+                page_rows_max: 70,
+                holder: Arc::new(budget.holder(table.bytes_min(1 << 20)).unwrap()),
+                backoff: None,
+            };
+            let range = Range { after: after.clone(), until: None };
+            let rows: Vec<_> = table.stream(range, options).try_collect().await.unwrap();
+            both.push(rows.into_iter().map(|rows| rows.batch).collect::<Vec<_>>());
+        }
+        assert_eq!(both[0], both[1]);
+        assert_eq!(both[0].iter().map(RecordBatch::num_rows).sum::<usize>(), 713);
+    }
+}

@@ -49,6 +49,24 @@ async fn a_server_that_dies_or_throws_us_out_costs_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn a_network_that_cuts_pages_in_two_costs_nothing() {
+    let server = server(Version::V18);
+    let proxy = tidegate_testkit::proxy::FaultProxy::to(server.address());
+    let found = describe(&server.url_through(proxy.address()), &table("t")).await.unwrap();
+    let before = proxy.connections();
+    // Room for what is said at first, and for a page or two.
+    proxy.cut_after(Some(20_011));
+    let mut stream = Arc::clone(&found).stream(Range::default(), options(&*found, 100));
+    let mut all = Vec::new();
+    while let Some(rows) = next(&mut stream).await {
+        all.extend(ids(&rows.unwrap()));
+    }
+    assert_eq!(all, expected());
+    assert!(proxy.connections() - before > 10, "{}", proxy.connections());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
 async fn a_table_may_change_before_and_behind_the_cursor() {
     let server = server(Version::V18);
     let found = describe(&server.url(), &table("t")).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate::db::Estimate;
 use tidegate::engine::{Role, Snapshot};
 
-use crate::progress::{count, rates};
+use crate::progress::{count, rates, trouble};
 
 /// How many letters the bar has.
 const BAR: usize = 20;
@@ -13,7 +13,7 @@ const BAR: usize = 20;
 /// A line of progress. How many rows there are is known by statistics alone, and said so.
 pub(super) fn line(before: &Snapshot, now: &Snapshot, estimate: Option<Estimate>) -> String {
     let rows: u64 = now.of(Role::Sink).map(|sink| sink.rows).sum();
-    let rates = rates(before, now);
+    let rates = format!("{}{}", rates(before, now), trouble(now));
     let Some(Estimate { rows: expected, is_exact }) = estimate.filter(|known| known.rows > 0)
     else {
         return format!("{} rows  {rates}", count(rows));
@@ -91,6 +91,10 @@ mod tests {
             )
         );
         assert!(said(120_000, true).ends_with("  6s left"));
+        let mut full = now.clone();
+        full.components[1].trouble = Some("the disk is full".into());
+        let waits = line(&before, &full, Some(Estimate { rows: 120_000, is_exact: true }));
+        assert!(waits.contains("sinks.part-0 waits: the disk is full"), "{waits}");
         assert!(
             said(20_000, false).starts_with("30,000 rows, more than the about 20,000 expected")
         );

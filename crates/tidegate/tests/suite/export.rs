@@ -189,6 +189,69 @@ fn whatever_ends_an_export_it_goes_on_and_is_the_same_in_the_end() {
     }
 }
 
+/// Random tables of SQLite; every type, nulls, texts that need quotes.
+fn sqlite(folder: &Folder, random: &mut fastrand::Rng) {
+    let database = rusqlite::Connection::open(folder.path().join("app.db")).unwrap();
+    let tables = "CREATE TABLE plain (id INTEGER PRIMARY KEY, i INT, r REAL, t TEXT, b BLOB);
+        CREATE TABLE pairs (a TEXT NOT NULL, b INT NOT NULL, i INT, r REAL, t TEXT, x BLOB,
+            PRIMARY KEY (a, b)) WITHOUT ROWID;";
+    database.execute_batch(tables).unwrap();
+    let texts = ["", "a,b", "say \"hi\"", "two\nlines", "ü€😀", "\\.", " ", "plain"];
+    database.execute_batch("BEGIN").unwrap();
+    for number in 0..20_000_i64 {
+        let some = |random: &mut fastrand::Rng| random.u8(0..5) > 0;
+        let integer = some(random).then(|| random.i64(..));
+        let real = some(random).then(|| (random.f64() - 0.5) * 10_f64.powi(random.i32(-20..15)));
+        let text = some(random).then(|| *random.choice(&texts).unwrap());
+        let blob = some(random).then(|| vec![random.u8(..); random.usize(1..9)]);
+        let insert = "INSERT INTO plain VALUES (?, ?, ?, ?, ?)";
+        let values = rusqlite::params![number * 3 - 9_000, integer, real, text, blob];
+        database.execute(insert, values).unwrap();
+        let key = format!("k{}", number % 97);
+        let insert = "INSERT INTO pairs VALUES (?, ?, ?, ?, ?, ?)";
+        let values = rusqlite::params![key, number, integer, real, text, blob];
+        database.execute(insert, values).unwrap();
+    }
+    database.execute_batch("COMMIT").unwrap();
+}
+
+#[test]
+#[ignore = "needs DuckDB; run by cargo xtask test"]
+fn sqlite_is_exported_as_others_read_it_whenever_it_is_killed() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = Folder::new();
+    sqlite(&folder, &mut random);
+    for (table, key) in [("plain", "id"), ("pairs", "a, b")] {
+        let query = format!("SELECT * FROM {table} ORDER BY {key}");
+        let expected = rows::of_sqlite(&folder.path().join("app.db"), &query).rows;
+        for to in ["a.csv", "a.parquet"] {
+            let what = ["sqlite:app.db", "--table", table, "--to", to, "--page-rows", "300"];
+            let mut resume: &[&str] = &[];
+            for _ in 0..times().div_ceil(4) {
+                let workers: &[&str] = &["--workers", "2", "--rate", "100000"];
+                let arguments = ["export"].iter().chain(&what).chain(workers).chain(resume);
+                let mut program = Program::start(TIDEGATE, folder.path(), arguments);
+                if !program.runs_for(Duration::from_millis(random.u64(0..300))) {
+                    break;
+                }
+                program.kill();
+                let begun = folder.path().join(format!("{to}.export/job.json")).exists();
+                resume = if begun { &["--resume"] } else { &["--overwrite"] };
+            }
+            let ended = export(&folder, &[&what[..], &["--workers", "2"], resume].concat());
+            let is_there = ended.code() == Some(2) && folder.path().join(to).exists();
+            assert!(ended.code() == Some(0) || is_there, "seed {seed}: {}", ended.stderr);
+            let path = folder.path().join(to);
+            let read = if to == "a.csv" { rows::of_csv(&path) } else { rows::of_parquet(&path) };
+            assert_eq!(read.rows.len(), expected.len(), "seed {seed}: {table} as {to}");
+            let other = read.rows.iter().zip(&expected).find(|(ours, theirs)| ours != theirs);
+            assert_eq!(other, None, "seed {seed}: {table} as {to}");
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs PostgreSQL; run by cargo xtask test"]
 fn mistakes_are_told_in_one_line_with_what_to_do() {

@@ -80,3 +80,50 @@ fn terminated_it_has_committed_all_that_was_written() {
         assert!(ended.code() == Some(0) || ended.status.code().is_none(), "{ended:?}");
     });
 }
+
+#[test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+fn a_table_becomes_another_through_sql_whenever_it_is_killed() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (server, folder) = (Postgres::start(), Folder::new());
+    server.psql(
+        "CREATE TABLE numbered (id bigint PRIMARY KEY, name text, amount numeric(12, 2));
+         INSERT INTO numbered SELECT g * 7, 'n' || g, g * 0.25 FROM generate_series(1, 60000) AS g;
+         CREATE TABLE named (id uuid PRIMARY KEY, name text, amount numeric(12, 2));
+         INSERT INTO named SELECT md5(g::text)::uuid, 'n' || g, g * 0.25
+             FROM generate_series(1, 60000) AS g;
+         ANALYZE numbered; ANALYZE named;",
+    );
+    let url = server.url();
+    let lane = |table: &str| {
+        format!(
+            "[sources.{table}]\ntype = 'postgres'\nurl = '{url}'\ntable = '{table}'\n\
+             page_rows = 500\nworkers = 2\n\
+             [transforms.some_{table}]\ntype = 'sql'\ninputs = ['{table}']\n\
+             query = \"SELECT id, name, amount * 2 AS twice FROM input WHERE name NOT LIKE '%3'\"\n\
+             [sinks.to_{table}]\ntype = 'postgres'\ninputs = ['some_{table}']\nurl = '{url}'\n\
+             table = 'of_{table}'\ncreate = true\n"
+        )
+    };
+    let config = format!("data_dir = 'state'\n{}{}", lane("numbered"), lane("named"));
+    folder.write("pipeline.toml", config);
+    let run = ["run", "--once", "pipeline.toml"];
+    for _ in 0..times().div_ceil(2) {
+        let mut program = Program::start(TIDEGATE, folder.path(), run);
+        if program.runs_for(Duration::from_millis(random.u64(0..1_000))) {
+            program.kill();
+        }
+    }
+    let ended = Program::start(TIDEGATE, folder.path(), run).ended(DEADLINE);
+    assert_eq!(ended.code(), Some(0), "seed {seed}: {ended:?}");
+    for table in ["numbered", "named"] {
+        let expected = server.rows(&format!(
+            "SELECT id::text, name, amount * 2 FROM {table} WHERE name NOT LIKE '%3' ORDER BY name"
+        ));
+        let found = server.rows(&format!(
+            "SELECT id::text, name, twice::numeric(12, 2) FROM of_{table} ORDER BY name"
+        ));
+        assert!(found == expected, "seed {seed}, {table}: {} of {}", found.len(), expected.len());
+    }
+}
