@@ -13,7 +13,7 @@ const BAR: usize = 20;
 /// A line of progress. How many rows there are is known by statistics alone, and said so.
 pub(super) fn line(before: &Snapshot, now: &Snapshot, estimate: Option<Estimate>) -> String {
     let rows: u64 = now.of(Role::Sink).map(|sink| sink.rows).sum();
-    let rates = format!("{}{}", rates(before, now), trouble(now));
+    let rates = format!("{}{}{}", rates(before, now), by_range(now), trouble(now));
     let Some(Estimate { rows: expected, is_exact }) = estimate.filter(|known| known.rows > 0)
     else {
         return format!("{} rows  {rates}", count(rows));
@@ -44,6 +44,19 @@ pub(super) fn line(before: &Snapshot, now: &Snapshot, estimate: Option<Estimate>
         count(rows),
         count(expected)
     )
+}
+
+/// The rows of each range, where there are several.
+fn by_range(now: &Snapshot) -> String {
+    let sinks: Vec<_> = now.of(Role::Sink).collect();
+    if sinks.len() < 2 {
+        return String::new();
+    }
+    let each = sinks.iter().map(|sink| {
+        let done = if sink.ended { " (done)" } else { "" };
+        format!("{}{done}", count(sink.rows))
+    });
+    format!("  by range: {}", Vec::from_iter(each).join(" + "))
 }
 
 #[cfg(test)]
@@ -91,6 +104,12 @@ mod tests {
             )
         );
         assert!(said(120_000, true).ends_with("  6s left"));
+        let mut two = now.clone();
+        let mut other = two.components[1].clone();
+        (other.rows, other.ended) = (5_000, true);
+        two.components.push(other);
+        let two = line(&before, &two, None);
+        assert!(two.ends_with("  by range: 30,000 + 5,000 (done)"), "{two}");
         let mut full = now.clone();
         full.components[1].trouble = Some("the disk is full".into());
         let waits = line(&before, &full, Some(Estimate { rows: 120_000, is_exact: true }));
