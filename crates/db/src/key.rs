@@ -68,6 +68,19 @@ pub struct Range {
     pub until: Option<Key>,
 }
 
+impl Range {
+    /// All there is, cut behind these keys, which ascend.
+    pub fn between(cuts: &[Key]) -> Vec<Self> {
+        let ends = cuts.iter().map(Some).chain([None]);
+        let starts = [None].into_iter().chain(cuts.iter().map(Some));
+        let range = |(after, until): (Option<&Key>, Option<&Key>)| Self {
+            after: after.cloned(),
+            until: until.cloned(),
+        };
+        starts.zip(ends).map(range).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

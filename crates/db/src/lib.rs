@@ -10,6 +10,9 @@ mod error;
 /// Where in a table reading is.
 mod key;
 
+/// Names in SQL.
+mod identifier;
+
 /// What to read, and how.
 mod relation;
 
@@ -27,5 +30,6 @@ pub mod sqlite;
 
 pub use cursor::{CursorStream, Rows};
 pub use error::{Error, Kind, Result};
+pub use identifier::identifier;
 pub use key::{Key, KeyValue, Range, ordered};
 pub use relation::{Consistency, Estimate, Options, Reading, Relation, What};

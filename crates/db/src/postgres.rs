@@ -25,12 +25,11 @@ pub mod encode;
 /// Types.
 pub mod types;
 
-pub use crate::Consistency;
 pub use config::{Config, Host, SslMode};
 pub use connection::{Connection, Field, TextRow};
 pub use copy_in::CopyIn;
 pub use describe::Database;
 pub use fault::Fault;
-pub use statement::{identifier, literal};
+pub use statement::literal;
 pub use table::Table;
 pub use target::{Target, TargetName, create_table};

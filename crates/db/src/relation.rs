@@ -42,6 +42,13 @@ pub enum Consistency {
     Snapshot,
 }
 
+impl Consistency {
+    /// One moment or not.
+    pub fn of_snapshot(snapshot: bool) -> Self {
+        if snapshot { Self::Snapshot } else { Self::Pages }
+    }
+}
+
 /// How many rows there are, by the database's statistics, and so not exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::config::Config;
 use super::fault::Fault;
-use super::socket::Socket;
+use super::socket::{self, Socket};
 use super::{login, tls};
 use crate::{Error, Result};
 
@@ -91,7 +91,7 @@ impl Connection {
         let limit = config.connect_timeout;
         let connected = timeout(limit, async {
             let tls = tls::client(config).await?;
-            let socket = Socket::connect(config, tls).await?;
+            let socket = socket::connect(config, tls).await?;
             let (input, output) = (BytesMut::new(), BytesMut::new());
             let config = Arc::clone(config);
             let (busy, status, complaint) = (true, b'I', None);
@@ -157,26 +157,16 @@ impl Connection {
         })?;
         frontend::sync(&mut self.output);
         self.send().await?;
-        let (mut fields, mut fault, mut parameters) = (None, None, 0);
-        loop {
-            match self.message().await? {
-                Message::ParameterDescription(body) => {
-                    parameters = body.parameters().count().map_err(|error| self.odd(error))?;
-                }
-                Message::RowDescription(body) => {
-                    fields = Some(read_fields(&body).map_err(|error| self.odd(error))?);
-                }
-                Message::ErrorResponse(body) => fault = Some(Fault::read(body.fields())),
-                Message::ReadyForQuery(body) => {
-                    self.ready(body.status());
-                    break;
-                }
+        let (mut fields, mut parameters) = (None, 0);
+        let read = self.read_answer(|message| {
+            match message {
+                Message::ParameterDescription(body) => parameters = body.parameters().count()?,
+                Message::RowDescription(body) => fields = Some(read_fields(&body)?),
                 _ => {}
             }
-        }
-        if let Some(fault) = fault {
-            return Err(self.said(fault));
-        }
+            Ok(())
+        });
+        read.await?;
         if parameters > 0 {
             let config = &self.config;
             return Err(Error::refused(format!(
@@ -251,26 +241,36 @@ impl Connection {
 
     /// The rows of an answer, to its end.
     async fn rows(&mut self) -> Result<Vec<TextRow>> {
-        let (mut rows, mut fault) = (Vec::new(), None);
-        loop {
-            match self.message().await? {
-                Message::DataRow(body) => {
-                    rows.push(read_row(&body).map_err(|error| self.odd(error))?);
-                }
-                Message::ErrorResponse(body) => fault = Some(Fault::read(body.fields())),
-                Message::ReadyForQuery(body) => {
-                    self.ready(body.status());
-                    break;
-                }
+        let mut rows = Vec::new();
+        let read = self.read_answer(|message| {
+            match message {
+                Message::DataRow(body) => rows.push(read_row(&body)?),
                 Message::CopyInResponse(_) | Message::CopyOutResponse(_) => {
-                    return Err(self.odd(io::Error::other("COPY where rows were expected")));
+                    return Err(io::Error::other("COPY where rows were expected"));
                 }
                 _ => {}
             }
-        }
-        match fault {
-            None => Ok(rows),
-            Some(fault) => Err(self.said(fault)),
+            Ok(())
+        });
+        read.await?;
+        Ok(rows)
+    }
+
+    /// Reads an answer to its end; an error where the server said one on the way.
+    pub(super) async fn read_answer(
+        &mut self,
+        mut take: impl FnMut(Message) -> io::Result<()>,
+    ) -> Result<()> {
+        let mut fault = None;
+        loop {
+            match self.message().await? {
+                Message::ErrorResponse(body) => fault = Some(Fault::read(body.fields())),
+                Message::ReadyForQuery(body) => {
+                    self.ready(body.status());
+                    return fault.map_or(Ok(()), |fault| Err(self.said(fault)));
+                }
+                message => take(message).map_err(|error| self.odd(error))?,
+            }
         }
     }
 

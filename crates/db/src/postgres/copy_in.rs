@@ -82,26 +82,16 @@ impl CopyIn<'_> {
             Ok(())
         })?;
         connection.send().await?;
-        let (mut rows, mut fault) = (0, None);
-        loop {
-            match connection.message().await? {
-                Message::CommandComplete(body) => {
-                    let tag = body.tag().map_err(|error| connection.odd(error))?;
-                    let count = tag.rsplit(' ').next().and_then(|count| count.parse().ok());
-                    rows = count.unwrap_or(0);
-                }
-                Message::ErrorResponse(body) => fault = Some(Fault::read(body.fields())),
-                Message::ReadyForQuery(body) => {
-                    connection.ready(body.status());
-                    break;
-                }
-                _ => {}
+        let mut rows = 0;
+        let read = connection.read_answer(|message| {
+            if let Message::CommandComplete(body) = message {
+                let count = body.tag()?.rsplit(' ').next().and_then(|count| count.parse().ok());
+                rows = count.unwrap_or(0);
             }
-        }
-        match fault {
-            None => Ok(rows),
-            Some(fault) => Err(connection.said(fault)),
-        }
+            Ok(())
+        });
+        read.await?;
+        Ok(rows)
     }
 
     /// A server that goes says why, if one still hears it.

@@ -34,7 +34,6 @@ pub(super) enum Unfit {
 /// Columns in the making.
 pub(super) struct Decoder {
     slots: Vec<Slot>,
-    rows: usize,
 }
 
 struct Slot {
@@ -62,7 +61,7 @@ impl Decoder {
     pub(super) fn new(forms: &[Form], rows: usize, bytes: usize) -> Self {
         let texts = forms.iter().filter(|form| form.is_bytes()).count().max(1);
         let slots = forms.iter().map(|form| Slot::new(*form, rows, bytes / texts));
-        Self { slots: slots.collect(), rows: 0 }
+        Self { slots: slots.collect() }
     }
 
     /// Adds a row.
@@ -85,13 +84,7 @@ impl Decoder {
                 }
             };
         }
-        self.rows += 1;
         if rest.is_empty() { Ok(()) } else { Err(Unfit::Malformed) }
-    }
-
-    /// How many rows were added.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
     }
 
     /// The columns, whose memory belongs to the holder's budget: what they take beyond the permit is

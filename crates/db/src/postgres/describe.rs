@@ -11,10 +11,10 @@ use tokio::sync::Mutex;
 use super::config::Config;
 use super::connection::{Connection, Field};
 use super::plan::Planned;
-use super::statement::{Chosen, Pages, Wanted, column, identifier, literal, trimmed};
+use super::statement::{Chosen, Pages, Wanted, column, literal, trimmed};
 use super::table::Table;
 use super::types::{Form, id};
-use crate::{Consistency, Error, Reading, Result, What};
+use crate::{Consistency, Error, Reading, Result, What, identifier};
 
 /// A Postgres database.
 #[derive(Clone, Debug)]

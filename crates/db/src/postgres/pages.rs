@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int16Type, Int32Type, Int64Type, UInt32Type};
+use arrow_array::types::{ArrowPrimitiveType, Int16Type, Int32Type, Int64Type, UInt32Type};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
 use bytes::BytesMut;
 use futures::stream::{Stream, try_unfold};
@@ -53,13 +53,13 @@ const ROW_HEAD: usize = 7;
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 
 /// So much of a page is read at once, at most, but for one row.
-fn page_bytes(options: &Options) -> usize {
-    options.bytes_max.saturating_mul(2).clamp(1, PAGE_BYTES_MAX)
+fn page_bytes(bytes_max: usize) -> usize {
+    bytes_max.saturating_mul(2).clamp(1, PAGE_BYTES_MAX)
 }
 
 /// The memory for a page: as it comes, and as Arrow.
 pub(super) fn memory(bytes_max: usize) -> usize {
-    bytes_max.saturating_mul(2).clamp(1, PAGE_BYTES_MAX) * 2
+    page_bytes(bytes_max) * 2
 }
 
 /// A page as it came.
@@ -190,10 +190,9 @@ impl Batches {
     /// The front of a page.
     fn batch(&mut self, mut page: Page) -> Result<Rows> {
         let Shape { forms, key: places, given, .. } = &*self.shape;
-        let rows_max = page.rows.len().min(self.options.rows_max).max(1);
         let mut bytes = 0;
         let mut count = 0;
-        for (start, end) in page.rows.iter().take(rows_max) {
+        for (start, end) in page.rows.iter().take(self.options.rows_max.max(1)) {
             if count > 0 && bytes + (end - start) > self.options.bytes_max {
                 break;
             }
@@ -208,7 +207,6 @@ impl Batches {
             decoder.push(last).map_err(unfit)?;
         }
         let last = key(last, forms, places).map_err(unfit)?;
-        let count = decoder.rows();
         // What is left of the page keeps its part.
         let kept = match page.rows.is_empty() {
             true => 0,
@@ -221,7 +219,7 @@ impl Batches {
             _ => Vec::new(),
         };
         columns.truncate(*given);
-        let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(count));
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
         let schema = Arc::clone(&self.shape.schema);
         let batch = RecordBatch::try_new_with_options(schema, columns, &options);
         let batch = batch.map_err(|error| Error::refused(&self.shape.place).because(error))?;
@@ -233,19 +231,16 @@ impl Batches {
 }
 
 /// The place of each row, where the key is a whole number.
-fn numbers(form: Form, column: &arrow_array::ArrayRef) -> Vec<u64> {
-    let one = |value: i64| ordered(value);
+fn numbers(form: Form, column: &ArrayRef) -> Vec<u64> {
+    fn each<T: ArrowPrimitiveType<Native: Into<i64>>>(column: &ArrayRef) -> Vec<u64> {
+        let values = column.as_primitive::<T>().values();
+        values.iter().map(|value| ordered((*value).into())).collect()
+    }
     match form {
-        Form::Int2 => {
-            column.as_primitive::<Int16Type>().values().iter().map(|v| one((*v).into())).collect()
-        }
-        Form::Int4 => {
-            column.as_primitive::<Int32Type>().values().iter().map(|v| one((*v).into())).collect()
-        }
-        Form::Int8 => column.as_primitive::<Int64Type>().values().iter().map(|v| one(*v)).collect(),
-        Form::Oid => {
-            column.as_primitive::<UInt32Type>().values().iter().map(|v| one((*v).into())).collect()
-        }
+        Form::Int2 => each::<Int16Type>(column),
+        Form::Int4 => each::<Int32Type>(column),
+        Form::Int8 => each::<Int64Type>(column),
+        Form::Oid => each::<UInt32Type>(column),
         _ => Vec::new(),
     }
 }
@@ -265,7 +260,7 @@ struct Fetcher {
 impl Fetcher {
     fn new(table: Arc<Table>, shape: Arc<Shape>, range: Range, options: &Options) -> Self {
         let width = table.width.max(1) as usize + ROW_HEAD + 4 * shape.forms.len();
-        let rows = (page_bytes(options) / width).clamp(1, options.page_rows_max.max(1));
+        let rows = (page_bytes(options.bytes_max) / width).clamp(1, options.page_rows_max.max(1));
         let delays = options.backoff.map(|backoff| backoff.delays());
         Self { table, shape, range, options: options.clone(), connection: None, rows, delays }
     }
@@ -374,7 +369,7 @@ impl Fetcher {
             }
         }
         let rows_min = asked - self.rows + 1;
-        let answer = connection.answer(page_bytes(&self.options), rows_min).await;
+        let answer = connection.answer(page_bytes(self.options.bytes_max), rows_min).await;
         self.connection = Some(connection);
         let Answer { bytes, mut rows, whole } = answer?;
         if !whole {
@@ -406,7 +401,7 @@ impl Fetcher {
     /// How many rows the next page should have, after one of so many rows and bytes: as many as fit,
     /// but not many more than this time.
     fn next_rows(&self, rows: usize, bytes: usize, whole: bool) -> usize {
-        let fit = page_bytes(&self.options) / 5 * 4 / (bytes / rows.max(1)).max(1);
+        let fit = page_bytes(self.options.bytes_max) / 5 * 4 / (bytes / rows.max(1)).max(1);
         let most = if whole { rows.saturating_mul(2) } else { rows.div_ceil(2) };
         fit.min(most).clamp(1, self.options.page_rows_max.max(1))
     }

@@ -1,11 +1,6 @@
 //! SQL for pages: what the user wrote stays whole, names and values are quoted.
 
-use crate::{Key, KeyValue, Range};
-
-/// A name as an identifier.
-pub fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
+use crate::{Key, KeyValue, Range, identifier};
 
 /// Text as a literal, with `standard_conforming_strings` on.
 pub fn literal(text: &str) -> String {

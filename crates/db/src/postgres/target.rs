@@ -7,8 +7,7 @@ use arrow_schema::{DataType, Field, Schema};
 
 use super::connection::Connection;
 use super::encode::{Column, Form};
-use super::statement::identifier;
-use crate::{Error, Result};
+use crate::{Error, Result, identifier};
 
 /// The columns of a table, with the function that receives their values: a domain's is that of the
 /// type that it is a part of.

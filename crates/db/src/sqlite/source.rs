@@ -1,7 +1,7 @@
 //! SQL of ours, in which a person's stands: names in quotes, values bound, what was written whole.
 
-use super::text::quoted;
 use crate::Key;
+use crate::identifier;
 
 /// How what was written is called in ours.
 const ALIAS: &str = "tidegate_base";
@@ -20,7 +20,7 @@ pub(super) struct Source {
 impl Source {
     /// A table or view; a condition may use its name.
     pub(super) fn table(schema: &str, name: &str) -> Self {
-        let (schema, owner) = (quoted(schema), quoted(name));
+        let (schema, owner) = (identifier(schema), identifier(name));
         Self { from: format!("{schema}.{owner}"), owner, filter: None }
     }
 
@@ -31,7 +31,7 @@ impl Source {
 
     /// A column of it.
     pub(super) fn column(&self, name: &str) -> String {
-        format!("{}.{}", self.owner, quoted(name))
+        format!("{}.{}", self.owner, identifier(name))
     }
 
     /// Its rows that meet all conditions.

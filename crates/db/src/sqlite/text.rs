@@ -3,17 +3,12 @@
 
 use std::iter;
 
-use crate::{Error, Result};
-
-/// A name in quotes, for SQLite.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
+use crate::{Error, Result, identifier};
 
 /// A name between a message's other words: in quotes if it could be mistaken for them.
 pub(super) fn told(name: &str) -> String {
     let is_plain = name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
-    if is_plain && !name.is_empty() { name.to_owned() } else { quoted(name) }
+    if is_plain && !name.is_empty() { name.to_owned() } else { identifier(name) }
 }
 
 /// One token, without what SQLite passes over.
@@ -336,7 +331,7 @@ mod tests {
         for odd in ["", "a b", "a.b.c", "a; b", "'a'", "\"a", "a."] {
             assert!(refused(table_name(odd)).contains("is no name"), "{odd}");
         }
-        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
         assert_eq!((told("a_1"), told("a b")), ("a_1".into(), "\"a b\"".into()));
     }
 }

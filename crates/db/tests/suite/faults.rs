@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tidegate_db::postgres::{Config, Connection, Consistency, Database};
-use tidegate_db::{Kind, Range, Relation};
+use tidegate_db::postgres::{Config, Connection, Database};
+use tidegate_db::{Consistency, Kind, Range, Relation};
 use tidegate_testkit::postgres::{Postgres, Version};
 
 use crate::support::{describe, ids, next, options, query, table};

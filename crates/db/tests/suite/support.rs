@@ -6,8 +6,10 @@ use std::time::Duration;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use futures::StreamExt;
-use tidegate_db::postgres::{Config, Consistency, Database, Table};
-use tidegate_db::{CursorStream, Options, Range, Reading, Relation, Result, Rows, What};
+use tidegate_db::postgres::{Config, Database, Table};
+use tidegate_db::{
+    Consistency, CursorStream, Options, Range, Reading, Relation, Result, Rows, What,
+};
 use tidegate_flow::{Backoff, ByteBudget};
 
 /// How long anything may take.

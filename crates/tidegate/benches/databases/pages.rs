@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use tidegate_db::postgres::{Config, Consistency, Database};
-use tidegate_db::{Key, KeyValue, Options, Range, Reading, Relation, What};
+use tidegate_db::postgres::{Config, Database};
+use tidegate_db::{Consistency, Key, KeyValue, Options, Range, Reading, Relation, What};
 use tidegate_flow::ByteBudget;
 use tidegate_testkit::bench::Cost;
 use tidegate_testkit::bench::programs::{Clock, Goal, Outcome, Programs};

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tidegate_db::postgres::{Connection, TargetName, identifier};
+use tidegate_db::identifier;
+use tidegate_db::postgres::{Connection, TargetName};
 use tidegate_model::{Delivered, Error, Partition, Result};
 
 use super::verdict::failed;

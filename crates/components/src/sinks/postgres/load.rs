@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
+use tidegate_db::identifier;
 use tidegate_db::postgres::encode::{Encoder, Format, Rows};
-use tidegate_db::postgres::{Config, Connection, Target, identifier};
+use tidegate_db::postgres::{Config, Connection, Target};
 use tidegate_model::{Delivered, Error, Result, Written};
 
 use super::columns::ColumnTypes;
