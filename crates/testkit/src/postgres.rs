@@ -19,6 +19,9 @@ mod cluster;
 /// Where the programs are, and who runs them.
 mod installed;
 
+/// Tables of random types.
+pub mod random;
+
 use std::env;
 use std::fs;
 use std::io::Write;

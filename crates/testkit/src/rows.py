@@ -89,7 +89,8 @@ def written(name, kind):
     if kind == "BLOB":
         return f"'\\x' || lower(hex({name}))"
     if kind.startswith(("DATE", "TIMESTAMP")):
-        return f"replace({name}::VARCHAR, ' (BC)', ' BC')"
+        # The era stands behind the date there, and behind the time here.
+        return f"regexp_replace({name}::VARCHAR, ' \\(BC\\)(.*)', '\\1 BC')"
     if kind.endswith("]") or kind.startswith(("STRUCT", "MAP")):
         return f"to_json({name})::VARCHAR"
     return f"{name}::VARCHAR"
