@@ -20,7 +20,9 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use futures_core::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tidegate_db::{self as db, Key, Kind, Options, Range, Reading, Relation, Rows, What};
+use tidegate_db::{
+    self as db, Consistency, Estimate, Key, Kind, Options, Range, Reading, Relation, Rows, What,
+};
 use tidegate_flow::{FairMerge, Merged};
 use tidegate_model::{
     Error, Mistake, OFFSET, Partition, Position, Result, Source, SourceBatch, SourceContext,
@@ -60,17 +62,39 @@ pub(crate) struct Fields {
     pub(crate) page_rows: Option<Spanned<usize>>,
     pub(crate) workers: Option<Spanned<usize>>,
     pub(crate) poll_interval: Option<Spanned<TimeSpan>>,
+    pub(crate) snapshot: bool,
     pub(crate) schema: Option<Declared>,
 }
 
 /// A database that can be asked for a table or a query.
 pub(crate) trait Database: Send + 'static {
     /// Connects and looks.
-    fn describe(&self, reading: &Reading) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>>;
+    fn describe(
+        &self,
+        reading: &Reading,
+        consistency: Consistency,
+    ) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>>;
+}
 
-    /// Whether reading can go on later from where it came to.
-    fn is_resumable(&self) -> bool {
-        true
+impl Database for db::postgres::Database {
+    fn describe(
+        &self,
+        reading: &Reading,
+        consistency: Consistency,
+    ) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>> {
+        let reading = reading.clone();
+        Box::pin(async move { Ok(self.describe(&reading, consistency).await? as _) })
+    }
+}
+
+impl Database for db::sqlite::Database {
+    fn describe(
+        &self,
+        reading: &Reading,
+        consistency: Consistency,
+    ) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>> {
+        let reading = reading.clone();
+        Box::pin(async move { Ok(self.describe(&reading, consistency).await? as _) })
     }
 }
 
@@ -78,46 +102,21 @@ pub(crate) trait Database: Send + 'static {
 pub(crate) struct DatabaseSource<D> {
     database: D,
     reading: Reading,
-    page_rows: usize,
+    consistency: Consistency,
     workers: NonZeroUsize,
-    poll: Duration,
+    pace: Pace,
     declared: Option<SchemaRef>,
     relation: Option<Arc<dyn Relation>>,
-    // Only this range, where it is not all.
-    range: Option<Range>,
+}
+
+/// How fast rows are read, and how many by a statement.
+#[derive(Clone, Copy)]
+struct Pace {
+    page_rows: usize,
+    // How often it is asked for more.
+    poll: Duration,
     // At most so many rows a second.
     rate: Option<NonZeroU64>,
-}
-
-/// One range of a table or query that was looked at: its rows in the order of the key, at most so many
-/// a second. Its partition is named after the range alone.
-pub fn of_range(
-    relation: Arc<dyn Relation>,
-    range: Range,
-    page_rows: usize,
-    rate: Option<NonZeroU64>,
-) -> Box<dyn Source> {
-    let what = What::Table(String::new());
-    Box::new(DatabaseSource {
-        database: Known,
-        reading: Reading { what, filter: None, key: None },
-        page_rows: page_rows.max(1),
-        workers: NonZeroUsize::MIN,
-        poll: POLL,
-        declared: None,
-        relation: Some(relation),
-        range: Some(range),
-        rate,
-    })
-}
-
-/// A database that was asked already.
-struct Known;
-
-impl Database for Known {
-    fn describe(&self, _reading: &Reading) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>> {
-        Box::pin(async { Err(db::Error::refused("it was not looked at")) })
-    }
 }
 
 impl<D: Database> DatabaseSource<D> {
@@ -144,13 +143,15 @@ impl<D: Database> DatabaseSource<D> {
         Ok(Self {
             database,
             reading: Reading { what, filter, key },
-            page_rows: within(fields.page_rows.as_ref(), PAGE_ROWS, 1..=1_000_000)?.get(),
+            consistency: Consistency::of_snapshot(fields.snapshot),
             workers: within(fields.workers.as_ref(), 1, 1..=WORKERS_MAX)?,
-            poll: fields.poll_interval.as_ref().map_or(Ok(POLL), span)?,
+            pace: Pace {
+                page_rows: within(fields.page_rows.as_ref(), PAGE_ROWS, 1..=1_000_000)?.get(),
+                poll: fields.poll_interval.as_ref().map_or(Ok(POLL), span)?,
+                rate: None,
+            },
             declared: fields.schema.map(Declared::into_schema).transpose()?,
             relation: None,
-            range: None,
-            rate: None,
         })
     }
 
@@ -158,7 +159,8 @@ impl<D: Database> DatabaseSource<D> {
         if let Some(relation) = &self.relation {
             return Ok(Arc::clone(relation));
         }
-        let relation = self.database.describe(&self.reading).await.map_err(failed)?;
+        let relation = self.database.describe(&self.reading, self.consistency).await;
+        let relation = relation.map_err(failed)?;
         check_names(&*relation)?;
         let schema = relation.schema();
         for wanted in self.declared.iter().flat_map(|declared| declared.fields()) {
@@ -184,84 +186,19 @@ impl<D: Database> DatabaseSource<D> {
 
     async fn stream(&mut self, context: SourceContext) -> Result<SourceStream> {
         let relation = self.relation().await?;
-        let name = self.name();
-        let known = context.positions.iter().filter_map(|position| {
-            let rest = position.partition.as_str().strip_prefix(name.as_str())?;
-            rest.starts_with(' ').then(|| serde_json::from_slice(&position.state).ok())?
-        });
-        let known: Vec<State> = known.collect();
-        if let Some(estimate) = relation.estimate().filter(|_| self.range.is_none()) {
-            let read: u64 = known.iter().map(|state| state.rows).sum();
-            context.expected.set_rows(estimate.rows.saturating_sub(read), estimate.is_exact);
-        }
+        let name = name_of(&self.reading);
+        let known = State::known(&context, &name);
         let cuts = match (known.first(), self.workers.get()) {
             (Some(state), _) => state.cuts.clone(),
             (None, 1) => Vec::new(),
             (None, workers) => relation.split(workers).await.map_err(failed)?,
         };
-        let columns = context.columns.fields().iter().filter(|field| field.name() != OFFSET);
-        let columns: Result<Vec<usize>, _> =
-            columns.map(|field| relation.schema().index_of(field.name())).collect();
-        let options = Options {
-            columns: columns.map_err(|error| Error::fatal("columns").because(error))?,
-            rows_max: self.rate.map_or(context.batch_rows_max, |rate| {
-                // In small pieces, so that it is about as fast in every tenth of a second.
-                let piece = usize::try_from(rate.get() / 10).unwrap_or(usize::MAX).max(1);
-                piece.min(context.batch_rows_max)
-            }),
-            bytes_max: context.batch_bytes_max.min(BATCH_BYTES_MAX),
-            page_rows_max: self.page_rows,
-            holder: Arc::clone(&context.holder),
-            backoff: None,
-        };
-        let setting = Arc::new(Setting {
-            relation,
-            options,
-            schema: Arc::clone(&context.columns),
-            offsets: context.offsets,
-            poll: (!context.once).then_some(self.poll),
-            rate: self.rate,
-        });
-        let ends = cuts.iter().cloned().map(Some).chain([None]);
-        let mut after = None;
-        let mut merge = FairMerge::new();
-        for (index, until) in ends.enumerate() {
-            let range = Range { after: after.clone(), until: until.clone() };
-            let range = self.range.clone().unwrap_or(range);
+        expect(&context, relation.estimate(), &known);
+        let states = Range::between(&cuts).into_iter().map(|range| {
             let state = known.iter().find(|state| state.range == range).cloned();
-            let state = state.unwrap_or_else(|| State {
-                range,
-                cuts: cuts.clone(),
-                at: None,
-                rows: 0,
-                next: 0,
-            });
-            let partition = Partition::from(format!("{name} {}", state.shown()));
-            merge.insert(index, part(Arc::clone(&setting), partition, state));
-            after = until;
-        }
-        let items = merge.filter_map(|merged| async {
-            match merged {
-                Merged::Item(_, item) => Some(item),
-                Merged::Ended(_) => None,
-            }
+            state.unwrap_or_else(|| State::new(range, cuts.clone()))
         });
-        Ok(items.boxed())
-    }
-
-    /// What is read, in short, and different for whatever else there is to read.
-    fn name(&self) -> String {
-        let Reading { what, filter, key } = &self.reading;
-        let short = match what {
-            What::Table(name) => name.as_str(),
-            What::Query(_) => "query",
-        };
-        let whole = format!("{what:?} {filter:?} {key:?}");
-        // FNV-1a, which stays the same from build to build.
-        let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("{short}#{hash:016x}")
+        read(relation, self.pace, &context, &name, states.collect())
     }
 }
 
@@ -281,8 +218,9 @@ impl<D: Database> Source for DatabaseSource<D> {
         })
     }
 
+    /// A moment that was seen is over.
     fn replayable(&self) -> bool {
-        self.database.is_resumable()
+        self.consistency == Consistency::Pages
     }
 
     fn bytes_min(&self) -> usize {
@@ -292,6 +230,114 @@ impl<D: Database> Source for DatabaseSource<D> {
     fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
         Box::pin(self.stream(context))
     }
+}
+
+/// One range of a table or query that was looked at: its rows in the order of the key.
+pub struct RangeSource {
+    /// What was looked at.
+    pub relation: Arc<dyn Relation>,
+    /// Which part of it.
+    pub range: Range,
+    /// About how many rows that has.
+    pub estimate: Option<Estimate>,
+    /// A page has at most so many rows.
+    pub page_rows: NonZeroUsize,
+    /// At most so many rows are read a second.
+    pub rate: Option<NonZeroU64>,
+}
+
+/// The partition of a [`RangeSource`] is called after this, and its range.
+const RANGE: &str = "rows";
+
+impl Source for RangeSource {
+    fn schema(&self) -> Option<SchemaRef> {
+        Some(own(&*self.relation))
+    }
+
+    fn replayable(&self) -> bool {
+        true
+    }
+
+    fn bytes_min(&self) -> usize {
+        RANGE_BYTES
+    }
+
+    fn open(&mut self, context: SourceContext) -> BoxFuture<'_, Result<SourceStream>> {
+        let known = State::known(&context, RANGE);
+        expect(&context, self.estimate, &known);
+        let state = known.into_iter().find(|state| state.range == self.range);
+        let state = state.unwrap_or_else(|| State::new(self.range.clone(), Vec::new()));
+        let pace = Pace { page_rows: self.page_rows.get(), poll: POLL, rate: self.rate };
+        let stream = read(Arc::clone(&self.relation), pace, &context, RANGE, vec![state]);
+        Box::pin(async { stream })
+    }
+}
+
+/// Says how many rows are still to be read, about.
+fn expect(context: &SourceContext, estimate: Option<Estimate>, known: &[State]) {
+    let Some(Estimate { rows, is_exact }) = estimate else { return };
+    let read: u64 = known.iter().map(|state| state.rows).sum();
+    context.expected.set_rows(rows.saturating_sub(read), is_exact);
+}
+
+/// Reads on in ranges, each from its state, all at the same time.
+fn read(
+    relation: Arc<dyn Relation>,
+    pace: Pace,
+    context: &SourceContext,
+    name: &str,
+    states: Vec<State>,
+) -> Result<SourceStream> {
+    let columns = context.columns.fields().iter().filter(|field| field.name() != OFFSET);
+    let columns: Result<Vec<usize>, _> =
+        columns.map(|field| relation.schema().index_of(field.name())).collect();
+    let options = Options {
+        columns: columns.map_err(|error| Error::fatal("columns").because(error))?,
+        rows_max: pace.rate.map_or(context.batch_rows_max, |rate| {
+            // In small pieces, so that it is about as fast in every tenth of a second.
+            let piece = usize::try_from(rate.get() / 10).unwrap_or(usize::MAX).max(1);
+            piece.min(context.batch_rows_max)
+        }),
+        bytes_max: context.batch_bytes_max.min(BATCH_BYTES_MAX),
+        page_rows_max: pace.page_rows,
+        holder: Arc::clone(&context.holder),
+        backoff: None,
+    };
+    let setting = Arc::new(Setting {
+        relation,
+        options,
+        schema: Arc::clone(&context.columns),
+        offsets: context.offsets,
+        poll: (!context.once).then_some(pace.poll),
+        rate: pace.rate,
+    });
+    let mut merge = FairMerge::new();
+    for (index, state) in states.into_iter().enumerate() {
+        let partition = Partition::from(format!("{name} {}", state.shown()));
+        merge.insert(index, part(Arc::clone(&setting), partition, state));
+    }
+    let items = merge.filter_map(|merged| async {
+        match merged {
+            Merged::Item(_, item) => Some(item),
+            Merged::Ended(_) => None,
+        }
+    });
+    Ok(items.boxed())
+}
+
+/// What is read, in short, and different for whatever else there is to read.
+fn name_of(reading: &Reading) -> String {
+    let Reading { what, filter, key } = reading;
+    let short = match what {
+        What::Table(name) => name.as_str(),
+        What::Query(_) => "query",
+    };
+    let whole = format!("{what:?} {filter:?} {key:?}");
+    // FNV-1a, which stays the same from build to build.
+    let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{short}#{hash:016x}")
 }
 
 /// Whether a relation has no column that is called as one of ours.
@@ -341,6 +387,20 @@ struct State {
 }
 
 impl State {
+    /// Of a range that nothing was read of.
+    fn new(range: Range, cuts: Vec<Key>) -> Self {
+        Self { range, cuts, at: None, rows: 0, next: 0 }
+    }
+
+    /// Those that positions of partitions of a name keep.
+    fn known(context: &SourceContext, name: &str) -> Vec<Self> {
+        let known = context.positions.iter().filter_map(|position| {
+            let rest = position.partition.as_str().strip_prefix(name)?;
+            rest.starts_with(' ').then(|| serde_json::from_slice(&position.state).ok())?
+        });
+        known.collect()
+    }
+
     fn shown(&self) -> String {
         serde_json::to_string(&self.range).unwrap_or_default()
     }

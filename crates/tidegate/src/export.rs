@@ -9,13 +9,13 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidegate::components::database::{check_names, of_range, own};
+use tidegate::components::database::{RangeSource, check_names, own};
 use tidegate::components::sinks::file;
 use tidegate::db::postgres::{self, Config};
 use tidegate::db::sqlite::{self, Mismatch};
-use tidegate::db::{Consistency, Reading, Relation, What};
+use tidegate::db::{Consistency, Estimate, Reading, Relation, What};
 use tidegate::engine::{Pipeline, Role, RunOptions, SinkOptions, Snapshot};
-use tidegate::model::{Mistake, Settings};
+use tidegate::model::{Mistake, Settings, Source};
 
 use self::job::Job;
 use self::place::{Format, Place};
@@ -160,7 +160,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         Some(job) => job.resumed(asked)?,
         None => {
             let cuts = relation.split(args.workers.into()).await.map_err(Failed::data)?;
-            Job::new(asked, cuts)
+            Job::new(asked, &cuts)
         }
     };
     let pipeline = args.pipeline(&place, &options, &relation, &job)?;
@@ -175,9 +175,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     if !args.quiet {
         screen.show_status(Status::of_progress());
     }
-    let estimate = relation.estimate();
-    let line = |before: &Snapshot, now: &Snapshot| status::line(before, now, estimate);
-    let ended = session::watch(running, signals, &screen, None, line).await?;
+    let ended = session::watch(running, signals, &screen, None, status::line).await?;
     let summary = ended.outcome.map_err(|failure| args.interrupted(&failure.error.to_string()))?;
     if ended.stopped {
         return Err(args.interrupted("stopped"));
@@ -246,10 +244,7 @@ impl Args {
             true => Failed::data(error),
             false => Failed::usage(format!("error: {error}")),
         };
-        let consistency = match self.snapshot {
-            true => Consistency::Snapshot,
-            false => Consistency::Pages,
-        };
+        let consistency = Consistency::of_snapshot(self.snapshot);
         let reading = self.reading();
         if self.database.starts_with("postgres://") || self.database.starts_with("postgresql://") {
             let database = postgres::Database::new(Config::parse(&self.database).map_err(failed)?);
@@ -341,9 +336,13 @@ impl Args {
         let mut builder = Pipeline::builder().memory(memory).data_dir(place.state());
         for (index, range) in job.ranges.iter().enumerate() {
             let source = format!("rows-{index}");
-            let page_rows = self.page_rows.get();
-            let rate = self.rate.map(|rate| each(rate, ranges));
-            let rows = of_range(Arc::clone(relation), range.clone(), page_rows, rate);
+            let rows: Box<dyn Source> = Box::new(RangeSource {
+                relation: Arc::clone(relation),
+                range: range.clone(),
+                estimate: relation.estimate().map(|all| share(all, ranges)),
+                page_rows: self.page_rows,
+                rate: self.rate.map(|rate| each(rate, ranges)),
+            });
             builder = builder.source(&source, rows);
             // Of parts that stay parts, each has a head.
             let header = !self.no_header && (index == 0 || place.is_folder);
@@ -358,6 +357,12 @@ impl Args {
             mistaken(first.unwrap_or_else(|| Mistake::new("it can't be planned")))
         })
     }
+}
+
+/// About how many rows each of so many ranges has.
+fn share(all: Estimate, ranges: usize) -> Estimate {
+    let rows = all.rows.div_ceil(ranges.max(1) as u64);
+    Estimate { rows, is_exact: all.is_exact && ranges == 1 }
 }
 
 /// The share of a rate that each of so many ranges has.

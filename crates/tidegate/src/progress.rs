@@ -111,8 +111,9 @@ pub(crate) fn count(count: u64) -> String {
     grouped
 }
 
+/// A run in the middle of its work, for tests.
 #[cfg(test)]
-mod tests {
+pub(crate) mod example {
     use std::sync::Arc;
 
     use tidegate::engine::{EdgeReading, Reading};
@@ -138,7 +139,8 @@ mod tests {
         }
     }
 
-    fn snapshot(seconds: u64, rows: u64, busy: u64) -> Snapshot {
+    /// At so many seconds so many rows were read, half of which were written.
+    pub(crate) fn snapshot(seconds: u64, rows: u64, busy: u64) -> Snapshot {
         let edge = EdgeReading {
             source: "app".into(),
             input: "app".into(),
@@ -160,6 +162,12 @@ mod tests {
             edges: vec![edge],
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::example::snapshot;
+    use super::*;
 
     #[test]
     fn a_run_to_the_end_says_how_far_it_is() {

@@ -52,23 +52,7 @@ fn what_is_read_has_a_name_of_its_own() {
         Reading { filter: Some("id > 1".into()), ..table.clone() },
         Reading { key: Some(vec!["id".into()]), ..table },
     ]
-    .map(|reading| {
-        let (workers, poll) = (NonZeroUsize::MIN, POLL);
-        let (database, declared, relation, range, rate) = (Known, None, None, None, None);
-        let page_rows = 1;
-        DatabaseSource {
-            database,
-            reading,
-            page_rows,
-            workers,
-            poll,
-            declared,
-            relation,
-            range,
-            rate,
-        }
-        .name()
-    });
+    .map(|reading| name_of(&reading));
     for (index, name) in names.iter().enumerate() {
         assert!(!names[..index].contains(name), "{names:?}");
     }

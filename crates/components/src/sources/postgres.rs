@@ -16,16 +16,11 @@
 //!
 //! **Memory.** 4 MiB for each worker; a row may have 64 MiB.
 
-use std::sync::Arc;
-
-use futures_core::future::BoxFuture;
 use serde::Deserialize;
-use tidegate_db as db;
 use tidegate_db::postgres::{Config as Server, Database as Postgres};
-use tidegate_db::{Consistency, Reading, Relation};
 use tidegate_model::{Mistake, Settings, Source, SourceSpec, Spanned, TimeSpan};
 
-use crate::database::{Database, DatabaseSource, Declared, Fields};
+use crate::database::{DatabaseSource, Declared, Fields};
 
 /// How the source presents itself.
 pub const SPEC: SourceSpec = SourceSpec {
@@ -77,10 +72,6 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
         Mistake::at(config.url.span(), error.to_string())
             .help("such as \"postgres://user@host/database\"")
     })?;
-    let consistency = match config.snapshot {
-        true => Consistency::Snapshot,
-        false => Consistency::Pages,
-    };
     let fields = Fields {
         table: config.table,
         query: config.query,
@@ -89,28 +80,8 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
         page_rows: config.page_rows,
         workers: config.workers,
         poll_interval: config.poll_interval,
+        snapshot: config.snapshot,
         schema: config.schema,
     };
-    let database = At { database: Postgres::new(server), consistency };
-    Ok(Box::new(DatabaseSource::new(fields, database)?))
-}
-
-struct At {
-    database: Postgres,
-    consistency: Consistency,
-}
-
-impl Database for At {
-    fn describe(&self, reading: &Reading) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>> {
-        let reading = reading.clone();
-        Box::pin(async move {
-            let relation: Arc<dyn Relation> =
-                self.database.describe(&reading, self.consistency).await?;
-            Ok(relation)
-        })
-    }
-
-    fn is_resumable(&self) -> bool {
-        self.consistency == Consistency::Pages
-    }
+    Ok(Box::new(DatabaseSource::new(fields, Postgres::new(server))?))
 }

@@ -10,16 +10,11 @@
 //!
 //! **Memory.** 4 MiB for each worker, and SQLite's own page cache, 2 MiB for each.
 
-use std::sync::Arc;
-
-use futures_core::future::BoxFuture;
 use serde::Deserialize;
-use tidegate_db as db;
 use tidegate_db::sqlite::{Database as Sqlite, Mismatch};
-use tidegate_db::{Consistency, Reading, Relation};
 use tidegate_model::{Mistake, Settings, Source, SourceSpec, Spanned, TimeSpan};
 
-use crate::database::{Database, DatabaseSource, Declared, Fields};
+use crate::database::{DatabaseSource, Declared, Fields};
 
 /// How the source presents itself.
 pub const SPEC: SourceSpec = SourceSpec {
@@ -82,11 +77,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
             Mistake::at(word.span(), said).help("one of \"error\", \"null\", \"text\"")
         })?,
     };
-    let consistency = match config.snapshot {
-        true => Consistency::Snapshot,
-        false => Consistency::Pages,
-    };
-    let database = At { database: Sqlite::new(path).mismatch(mismatch), consistency };
+    let database = Sqlite::new(path).mismatch(mismatch);
     let fields = Fields {
         table: config.table,
         query: config.query,
@@ -95,6 +86,7 @@ fn build(settings: &Settings<'_>) -> Result<Box<dyn Source>, Mistake> {
         page_rows: config.page_rows,
         workers: config.workers,
         poll_interval: config.poll_interval,
+        snapshot: config.snapshot,
         schema: config.schema,
     };
     Ok(Box::new(DatabaseSource::new(fields, database)?))
@@ -107,25 +99,5 @@ fn mismatch_named(word: &str) -> Option<Mismatch> {
         "null" => Some(Mismatch::Null),
         "text" => Some(Mismatch::Text),
         _ => None,
-    }
-}
-
-struct At {
-    database: Sqlite,
-    consistency: Consistency,
-}
-
-impl Database for At {
-    fn describe(&self, reading: &Reading) -> BoxFuture<'_, db::Result<Arc<dyn Relation>>> {
-        let reading = reading.clone();
-        Box::pin(async move {
-            let relation: Arc<dyn Relation> =
-                self.database.describe(&reading, self.consistency).await?;
-            Ok(relation)
-        })
-    }
-
-    fn is_resumable(&self) -> bool {
-        self.consistency == Consistency::Pages
     }
 }

@@ -21,14 +21,8 @@ pub(crate) struct Job {
 
 impl Job {
     /// Of what is asked for, cut behind these keys.
-    pub(crate) fn new(asked: Vec<(String, String)>, cuts: Vec<Key>) -> Self {
-        let mut after = None;
-        let mut ranges = Vec::new();
-        for until in cuts.into_iter().map(Some).chain([None]) {
-            ranges.push(Range { after: after.take(), until: until.clone() });
-            after = until;
-        }
-        Self { asked, ranges }
+    pub(crate) fn new(asked: Vec<(String, String)>, cuts: &[Key]) -> Self {
+        Self { asked, ranges: Range::between(cuts) }
     }
 
     /// The one that was saved, if one was.
@@ -85,7 +79,7 @@ mod tests {
         let path = folder.path().join("job.json");
         assert_eq!(Job::load(&path).unwrap(), None);
         let cut = |at| Key(vec![KeyValue::Int(at)]);
-        let job = Job::new(asked("x"), vec![cut(10), cut(20)]);
+        let job = Job::new(asked("x"), &[cut(10), cut(20)]);
         assert_eq!(job.ranges.len(), 3);
         assert_eq!(job.ranges[1], Range { after: Some(cut(10)), until: Some(cut(20)) });
         job.save(&path).unwrap();

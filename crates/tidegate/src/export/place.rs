@@ -62,12 +62,10 @@ impl Place {
                 )));
             }
         };
-        let Some(name) = to.file_name() else {
+        if to.file_name().is_none() {
             return Err(Failed::usage(format!("error: --to {} names no file", to.display())));
-        };
-        let mut beside = name.to_owned();
-        beside.push(".export");
-        let work = to.with_file_name(beside);
+        }
+        let work = to.with_added_extension("export");
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
             return Err(Failed::usage(format!(

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidegate::db::Estimate;
 use tidegate::engine::{Role, Snapshot};
+use tidegate::model::ExpectedRows;
 
 use crate::progress::{count, rates, trouble};
 
@@ -11,11 +11,11 @@ use crate::progress::{count, rates, trouble};
 const BAR: usize = 20;
 
 /// A line of progress. How many rows there are is known by statistics alone, and said so.
-pub(super) fn line(before: &Snapshot, now: &Snapshot, estimate: Option<Estimate>) -> String {
+pub(super) fn line(before: &Snapshot, now: &Snapshot) -> String {
     let rows: u64 = now.of(Role::Sink).map(|sink| sink.rows).sum();
     let rates = format!("{}{}{}", rates(before, now), by_range(now), trouble(now));
-    let Some(Estimate { rows: expected, is_exact }) = estimate.filter(|known| known.rows > 0)
-    else {
+    let known = now.rows_expected.filter(|known| known.rows > 0);
+    let Some(ExpectedRows { rows: expected, is_exact }) = known else {
         return format!("{} rows  {rates}", count(rows));
     };
     let about = if is_exact { "" } else { "about " };
@@ -61,41 +61,24 @@ fn by_range(now: &Snapshot) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tidegate::engine::Reading;
-    use tidegate::flow::Usage;
-
     use super::*;
+    use crate::progress::example;
 
-    fn snapshot(seconds: u64, rows: u64) -> Snapshot {
-        let reading = |role| Reading {
-            role,
-            name: "part-0".into(),
-            rows,
-            bytes: rows * 100,
-            idle: Duration::ZERO,
-            busy: Duration::ZERO,
-            blocked: Duration::ZERO,
-            refused: 0,
-            skipped: 0,
-            rejected: 0,
-            reason: None,
-            trouble: None,
-            ended: false,
-        };
-        Snapshot {
-            elapsed: Duration::from_secs(seconds),
-            budget: Usage { capacity: 1, used: 0, peak: 0, reserved: 0, waiting: 0 },
-            bytes_expected: None,
-            rows_expected: None,
-            components: vec![reading(Role::Source), reading(Role::Sink)],
-            edges: Vec::new(),
+    /// At so many seconds so many rows were written, of as many as are expected.
+    fn snapshot(seconds: u64, rows: u64, expected: Option<(u64, bool)>) -> Snapshot {
+        let mut snapshot = example::snapshot(seconds, rows, 0);
+        snapshot.components.retain(|component| component.role != Role::Transform);
+        snapshot.rows_expected = expected.map(|(rows, is_exact)| ExpectedRows { rows, is_exact });
+        for sink in snapshot.components.iter_mut().filter(|one| one.role == Role::Sink) {
+            (sink.name, sink.rows) = ("part-0".into(), rows);
         }
+        snapshot
     }
 
     #[test]
     fn it_says_how_far_it_is_and_that_this_is_an_estimate() {
-        let (before, now) = (snapshot(1, 10_000), snapshot(2, 30_000));
-        let said = |rows, is_exact| line(&before, &now, Some(Estimate { rows, is_exact }));
+        let before = snapshot(1, 10_000, None);
+        let said = |rows, is_exact| line(&before, &snapshot(2, 30_000, Some((rows, is_exact))));
         let rates = "   20,000 rows/s     2.00 MB/s";
         assert_eq!(
             said(120_000, false),
@@ -104,22 +87,20 @@ mod tests {
             )
         );
         assert!(said(120_000, true).ends_with("  6s left"));
-        let mut two = now.clone();
+        let mut two = snapshot(2, 30_000, None);
         let mut other = two.components[1].clone();
         (other.rows, other.ended) = (5_000, true);
         two.components.push(other);
-        let two = line(&before, &two, None);
+        let two = line(&before, &two);
         assert!(two.ends_with("  by range: 30,000 + 5,000 (done)"), "{two}");
-        let mut full = now.clone();
+        let mut full = snapshot(2, 30_000, Some((120_000, true)));
         full.components[1].trouble = Some("the disk is full".into());
-        let waits = line(&before, &full, Some(Estimate { rows: 120_000, is_exact: true }));
+        let waits = line(&before, &full);
         assert!(waits.contains("sinks.part-0 waits: the disk is full"), "{waits}");
-        assert!(
-            said(20_000, false).starts_with("30,000 rows, more than the about 20,000 expected")
-        );
-        assert_eq!(line(&before, &now, None), format!("30,000 rows  {rates}"));
-        let nothing =
-            line(&snapshot(0, 0), &snapshot(0, 0), Some(Estimate { rows: 9, is_exact: true }));
+        let more = said(20_000, false);
+        assert!(more.starts_with("30,000 rows, more than the about 20,000 expected"), "{more}");
+        assert_eq!(line(&before, &snapshot(2, 30_000, None)), format!("30,000 rows  {rates}"));
+        let nothing = line(&snapshot(0, 0, None), &snapshot(0, 0, Some((9, true))));
         assert!(!nothing.contains("left"), "{nothing}");
     }
 }

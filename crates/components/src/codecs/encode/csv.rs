@@ -1,6 +1,6 @@
-//! `csv`: comma-separated values ([RFC 4180]), byte for byte as `psql`'s `\\copy … csv` writes them.
+//! `csv`: comma-separated values ([RFC 4180]), byte for byte as `psql`'s `\copy … csv` writes them.
 //!
-//! Values are as Postgres writes them: `t` and `f`, `2024-02-29 12:00:00.25+00`, `\\x0102`, numbers with
+//! Values are as Postgres writes them: `t` and `f`, `2024-02-29 12:00:00.25+00`, `\x0102`, numbers with
 //! all their digits; lists, structs and maps are JSON. A null is nothing at all, and an empty text is
 //! `""`. A value is quoted where it has the delimiter, a quote or a line end in it, or is what stands
 //! for null.
