@@ -18,6 +18,10 @@ use super::book::Book;
 use super::types::described;
 use super::{GROUP_BYTES_MAX, Layout};
 
+/// A column whose different values take more than this is written without a dictionary: a key's, whose
+/// values are all different, is soon found out.
+const DICTIONARY_BYTES_MAX: usize = 64 << 10;
+
 /// After so many rows it is looked at how much memory they take.
 const STEP_ROWS: usize = 8_192;
 
@@ -39,6 +43,7 @@ impl Groups {
     pub(crate) fn new(schema: &SchemaRef, layout: &Layout) -> Result<Self> {
         let mut properties = WriterProperties::builder()
             .set_compression(layout.compression)
+            .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
             .set_coerce_types(true)
             // Of each row group, and not of each page: that would make the footer many times longer.
             .set_statistics_enabled(EnabledStatistics::Chunk)
