@@ -68,6 +68,13 @@ pub struct Range {
     pub until: Option<Key>,
 }
 
+/// Whole numbers at even distances between two, that cut what is between them in so many parts.
+pub(crate) fn even_cuts(least: i64, greatest: i64, parts: usize) -> impl Iterator<Item = i64> {
+    let (least, span) = (i128::from(least), i128::from(greatest) - i128::from(least));
+    let cuts = (1..parts as i128).map(move |part| least + span * part / parts as i128);
+    cuts.filter_map(|cut| i64::try_from(cut).ok())
+}
+
 impl Range {
     /// All there is, cut behind these keys, which ascend.
     pub fn between(cuts: &[Key]) -> Vec<Self> {

@@ -26,7 +26,7 @@ pub mod encode;
 pub mod types;
 
 pub use config::{Config, Host, SslMode};
-pub use connection::{Connection, Field, TextRow};
+pub use connection::{Connection, Field, TextRow, first_value};
 pub use copy_in::CopyIn;
 pub use describe::Database;
 pub use fault::Fault;

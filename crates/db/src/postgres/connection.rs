@@ -43,6 +43,11 @@ const ERROR: u8 = b'E';
 /// A row of an answer, as text.
 pub type TextRow = Vec<Option<String>>;
 
+/// The first value of an answer, where there is one.
+pub fn first_value(rows: Vec<TextRow>) -> Option<String> {
+    rows.into_iter().next()?.into_iter().next()?
+}
+
 /// A column of a statement's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {

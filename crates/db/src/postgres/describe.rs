@@ -9,7 +9,7 @@ use arrow_schema::{Field as ArrowField, Schema};
 use tokio::sync::Mutex;
 
 use super::config::Config;
-use super::connection::{Connection, Field};
+use super::connection::{Connection, Field, first_value};
 use super::plan::Planned;
 use super::statement::{Chosen, Pages, Wanted, column, literal, trimmed};
 use super::table::Table;
@@ -50,7 +50,7 @@ impl Database {
             Consistency::Snapshot => {
                 connection.simple("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
                 let id = connection.simple("SELECT pg_catalog.pg_export_snapshot()").await?;
-                Some(value(id).unwrap_or_default())
+                Some(first_value(id).unwrap_or_default())
             }
         };
         let mut looker = Looker { config: &self.config, connection: &mut connection };
@@ -178,7 +178,7 @@ impl Looker<'_> {
             What::Table(name) => {
                 let found = "SELECT $1::pg_catalog.regclass::pg_catalog.text";
                 let found = self.connection.query(found, &[name]).await?;
-                let name = value(found).unwrap_or_default();
+                let name = first_value(found).unwrap_or_default();
                 Ok((format!("SELECT * FROM {name}"), true))
             }
         }
@@ -221,7 +221,7 @@ impl Looker<'_> {
             "SELECT proname FROM pg_catalog.pg_proc WHERE proname IN ({names}) GROUP BY proname \
              HAVING bool_and(provolatile = 'v')"
         );
-        match value(self.connection.simple(&sql).await?) {
+        match first_value(self.connection.simple(&sql).await?) {
             None => Ok(()),
             Some(name) => Err(self.refused(&format!(
                 "the query calls {name}(), which gives something else each time, and so for each \
@@ -321,9 +321,4 @@ impl Looker<'_> {
             ))),
         }
     }
-}
-
-/// The only value of an answer.
-fn value(rows: Vec<super::TextRow>) -> Option<String> {
-    rows.into_iter().next()?.into_iter().next()?
 }

@@ -14,6 +14,7 @@ use super::describe::connect;
 use super::pages::{fetched, memory};
 use super::statement::{Pages, column, literal};
 use super::types::Form;
+use crate::key::even_cuts;
 use crate::{CursorStream, Estimate, Key, KeyValue, Options, Range, Relation, Result};
 
 /// A table or query of Postgres: see [`Database::describe`](super::Database::describe).
@@ -94,9 +95,7 @@ impl Table {
         let ends: Vec<i64> =
             ends.into_iter().flatten().flatten().filter_map(|end| end.parse().ok()).collect();
         let [least, greatest] = ends[..] else { return Ok(Vec::new()) };
-        let (least, span) = (i128::from(least), i128::from(greatest) - i128::from(least));
-        let cuts = (1..parts as i128).map(|part| least + span * part / parts as i128);
-        Ok(cuts.filter_map(|cut| i64::try_from(cut).ok()).map(KeyValue::Int).collect())
+        Ok(even_cuts(least, greatest, parts).map(KeyValue::Int).collect())
     }
 }
 

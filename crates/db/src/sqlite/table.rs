@@ -13,6 +13,7 @@ use super::kind::{Kind, Mismatch};
 use super::page::BYTES_MAX;
 use super::pages::fetched;
 use super::source::Source;
+use crate::key::even_cuts;
 use crate::{CursorStream, Error, Estimate, Key, KeyValue, Options, Range, Relation, Result};
 
 /// So many rows are looked at for each part that a table is cut into.
@@ -98,9 +99,7 @@ impl Table {
         let Some((least, greatest)) = ends(connection, &self.source, first)? else {
             return Ok(Vec::new());
         };
-        let (least, span) = (i128::from(least), i128::from(greatest) - i128::from(least));
-        let cuts = (1..parts as i128).map(|part| least + span * part / parts as i128);
-        let cuts = cuts.filter_map(|cut| i64::try_from(cut).ok());
+        let cuts = even_cuts(least, greatest, parts);
         Ok(cuts.map(|cut| Key(vec![KeyValue::Int(cut)])).collect())
     }
 }

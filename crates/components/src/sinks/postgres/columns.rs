@@ -2,7 +2,7 @@
 //! another type too, and so nothing is committed into a column whose type was changed.
 
 use arrow_schema::Schema;
-use tidegate_db::postgres::{Connection, TargetName};
+use tidegate_db::postgres::{Connection, TargetName, first_value};
 use tidegate_model::{Error, Result};
 
 use super::ledger::array;
@@ -60,7 +60,6 @@ impl ColumnTypes {
                 &[&self.table, &self.names],
             )
             .await;
-        let first = found.map_err(failed("table"))?.into_iter().next();
-        Ok(first.and_then(|row| row.into_iter().next()?))
+        found.map(first_value).map_err(failed("table"))
     }
 }
