@@ -40,7 +40,7 @@ use tidegate_model::{
 };
 
 use self::columns::ColumnTypes;
-use self::ledger::Ledger;
+use self::ledger::{Ledger, make_table};
 use self::load::Load;
 use self::verdict::failed;
 use crate::blocking::blocking;
@@ -169,11 +169,8 @@ impl PostgresSink {
             )));
         }
         tracing::info!(sink = &*context.name, "there is no {table}; making it: {statement}");
-        match connection.simple(&statement).await {
-            // Another was quicker, which is seen by now.
-            Err(error) if error.fault().is_some_and(|fault| fault.code == "42P07") => {}
-            made => drop(made.map_err(failed("table"))?),
-        }
+        let made = make_table(connection, &table.to_string(), &statement).await;
+        made.map_err(failed("table"))?;
         let target = Target::find(connection, table).await.map_err(failed("table"))?;
         target.ok_or_else(|| {
             Error::fatal(format!("table: {table} was made and is not there: see search_path"))

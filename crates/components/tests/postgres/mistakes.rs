@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, Float64Array, ListArray, RecordBatch};
+use futures::future::join_all;
 use tidegate_model::ErrorKind;
 use tidegate_testkit::postgres::Postgres;
 
@@ -112,6 +113,24 @@ async fn a_table_is_made_on_request_and_only_once() {
     assert_eq!(found, "0|row 0\n1|row 1");
     let duplicate = server.try_psql("INSERT INTO \"Odd \"\"Name\" VALUES (1, 'x')");
     assert!(duplicate.unwrap_err().contains("duplicate key"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn tables_are_made_once_by_sinks_that_begin_at_one_time() {
+    let server = Postgres::start();
+    let (url, columns) = (server.url(), rows(0..1).schema());
+    // What the server says of it goes by the moment.
+    for _ in 0..30 {
+        let opened = (0..8).map(async |_| {
+            let records = Arc::new(Memory::default());
+            open(&url, "table = 'shared'\ncreate = true", &columns, &records).await.map(drop)
+        });
+        for opened in join_all(opened).await {
+            opened.unwrap();
+        }
+        server.psql("DROP TABLE shared, tidegate_delivered");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

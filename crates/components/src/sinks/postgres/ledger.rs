@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tidegate_db::identifier;
-use tidegate_db::postgres::{Connection, TargetName};
+use tidegate_db::postgres::{Connection, TargetName, first_value};
 use tidegate_model::{Delivered, Error, Partition, Result};
 
 use super::verdict::failed;
@@ -43,13 +43,12 @@ impl Ledger {
         sink: Arc<str>,
     ) -> Result<Self> {
         let table = TargetName { schema: rows.schema.clone(), table: NAME.to_owned() }.to_string();
-        let found = connection.query("SELECT pg_catalog.to_regclass($1)", &[&table]).await;
-        if value(found.map_err(failed("table"))?).is_none() {
+        if !is_there(connection, &table).await.map_err(failed("table"))? {
             make(connection, &table, rows).await?;
         }
         let key = format!("tidegate {pipeline} {sink}");
         let lock = connection.query("SELECT pg_catalog.hashtextextended($1, 0)", &[&key]).await;
-        let lock = value(lock.map_err(failed("table"))?).and_then(|key| key.parse().ok());
+        let lock = first_value(lock.map_err(failed("table"))?).and_then(|key| key.parse().ok());
         let lock = lock.ok_or_else(|| Error::fatal("table: the server gave no key of a lock"))?;
         Ok(Self { table, pipeline, sink, lock })
     }
@@ -116,7 +115,7 @@ impl Ledger {
                 self.lock
             ))
             .await;
-        if value(begun.map_err(failed("url"))?).as_deref() != Some("t") {
+        if first_value(begun.map_err(failed("url"))?).as_deref() != Some("t") {
             return Err(Error::disconnected(
                 "another process writes as this sink: stop it, or give it another `data_dir`",
             ));
@@ -132,7 +131,7 @@ impl Ledger {
                 &[&self.pipeline, &self.sink],
             )
             .await;
-        let found = value(found.map_err(failed("table"))?).unwrap_or_else(|| "0".to_owned());
+        let found = first_value(found.map_err(failed("table"))?).unwrap_or_else(|| "0".to_owned());
         if found == commits.to_string() { Ok(()) } else { Err(changed(&found, commits)) }
     }
 
@@ -200,12 +199,8 @@ async fn make(connection: &mut Connection, table: &str, rows: &TargetName) -> Re
          partition text, \"end\" numeric(20) NOT NULL, \
          PRIMARY KEY (pipeline, sink, input, source, partition))"
     );
-    let Err(error) = connection.simple(&statement).await else { return Ok(()) };
+    let Err(error) = make_table(connection, table, &statement).await else { return Ok(()) };
     match error.fault().map(|fault| fault.code.as_str()) {
-        // Another makes it at this moment.
-        Some("23505" | "42P07") => {
-            Err(Error::disconnected("url: another process makes the ledger").because(error))
-        }
         Some("42501") => {
             let user = identifier(&connection.config().user);
             let said = format!(
@@ -219,9 +214,23 @@ async fn make(connection: &mut Connection, table: &str, rows: &TargetName) -> Re
     }
 }
 
-/// The first value that an answer has.
-fn value(rows: Vec<Vec<Option<String>>>) -> Option<String> {
-    rows.into_iter().next()?.into_iter().next()?
+/// Makes a table, where nobody else makes it at the same moment.
+pub(super) async fn make_table(
+    connection: &mut Connection,
+    table: &str,
+    statement: &str,
+) -> tidegate_db::Result<()> {
+    let Err(error) = connection.simple(statement).await else { return Ok(()) };
+    // What the server says of two at once, IF NOT EXISTS or not: that a unique index has the table
+    // or its type, that there is such a table, or such a type. The other has committed by then.
+    let is_made = |code: &str| matches!(code, "23505" | "42P07" | "42710");
+    let by_another = error.fault().is_some_and(|fault| is_made(&fault.code));
+    if by_another && is_there(connection, table).await? { Ok(()) } else { Err(error) }
+}
+
+async fn is_there(connection: &mut Connection, table: &str) -> tidegate_db::Result<bool> {
+    let found = connection.query("SELECT pg_catalog.to_regclass($1)", &[table]).await;
+    Ok(first_value(found?).is_some())
 }
 
 /// An array as Postgres reads it from text.
