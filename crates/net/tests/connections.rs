@@ -5,19 +5,22 @@
 use std::error::Error;
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use socket2::SockRef;
 use tempfile::TempDir;
 use tidegate_net::connect::Target;
-use tidegate_net::listen::{Connection, Incoming, Keepalive, Limits, Listener, Refused};
+use tidegate_net::listen::{Connection, Incoming, Keepalive, Limits, Listener, Refused, wake_at};
 use tidegate_net::tls::{ClientConfig, ClientTls, Identity, ServerConfig, ServerTls};
 use tidegate_testkit::certificates::{Authority, Issued};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -144,6 +147,38 @@ async fn both_sides_ask_a_silent_peer_whether_it_is_there() {
         assert_eq!((gone, socket.tcp_keepalive_retries().unwrap()), (keepalive.timeout, 4));
         assert_eq!(socket.tcp_user_timeout().unwrap(), unsent);
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_reader_sleeps_until_enough_has_come_or_the_connection_has_ended() {
+    let (mut listener, address) = listening(Limits::default());
+    let (incoming, outgoing) = met(&mut listener, &target(address, None)).await;
+    let (mut peer, mut ours) = (incoming.unwrap().stream, outgoing.unwrap());
+    wake_at(ours.tcp(), 10).unwrap();
+    peer.write_all(b"too few").await.unwrap();
+    let mut read = [0; 100];
+    let has_come = |ours: &Connection| {
+        let mut few = [MaybeUninit::uninit(); 100];
+        SockRef::from(ours.tcp()).peek(&mut few).unwrap_or(0)
+    };
+    timeout(DEADLINE, async {
+        while has_come(&ours) < 7 {
+            yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(ours.read(&mut read).now_or_never().is_none(), "it was woken for seven bytes");
+    peer.write_all(b", no more").await.unwrap();
+    assert_eq!(timeout(DEADLINE, ours.read(&mut read)).await.unwrap().unwrap(), 16);
+    peer.write_all(b"few").await.unwrap();
+    // What is there may be enough now.
+    wake_at(ours.tcp(), 1).unwrap();
+    assert_eq!(timeout(DEADLINE, ours.read(&mut read)).await.unwrap().unwrap(), 3);
+    wake_at(ours.tcp(), 10).unwrap();
+    drop(peer);
+    assert_eq!(timeout(DEADLINE, ours.read(&mut read)).await.unwrap().unwrap(), 0);
 }
 
 #[tokio::test]

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::backend::{DataRowBody, Header, Message, RowDescriptionBody};
 use postgres_protocol::message::frontend;
+use tidegate_net::listen::wake_at;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -19,6 +21,9 @@ use crate::{Error, Result};
 
 /// So much is read at once, at most.
 pub(super) const READ_BYTES: usize = 256 << 10;
+
+/// What is waited for is taken as it is once it took so long.
+const LATE: Duration = Duration::from_millis(5);
 
 /// A message that is no data is never longer than that: 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -80,6 +85,8 @@ pub struct Connection {
     busy: bool,
     // What the server is in: `I` nothing, `T` a transaction, `E` one that failed.
     status: u8,
+    // So many bytes have to come before the socket wakes us.
+    woken_at: usize,
     // What the server had against the last request, while its answer is not over.
     complaint: Option<String>,
 }
@@ -99,8 +106,9 @@ impl Connection {
             let socket = socket::connect(config, tls).await?;
             let (input, output) = (BytesMut::new(), BytesMut::new());
             let config = Arc::clone(config);
-            let (busy, status, complaint) = (true, b'I', None);
-            let mut made = Self { config, socket, input, output, busy, status, complaint };
+            let (busy, status, woken_at, complaint) = (true, b'I', 1, None);
+            let mut made =
+                Self { config, socket, input, output, busy, status, woken_at, complaint };
             login::log_in(&mut made).await?;
             made.simple(SESSION).await?;
             Ok(made)
@@ -335,6 +343,30 @@ impl Connection {
 
     /// Receives what there is; waits where there is nothing.
     pub(super) async fn receive(&mut self) -> Result<()> {
+        self.wake_at(1)?;
+        self.read().await
+    }
+
+    /// Receives once so many bytes have come, or what has come where the rest is late.
+    pub(super) async fn receive_much(&mut self, bytes: usize) -> Result<()> {
+        self.wake_at(bytes)?;
+        match timeout(LATE, self.read()).await {
+            Ok(read) => read,
+            Err(_) => self.receive().await,
+        }
+    }
+
+    fn wake_at(&mut self, bytes: usize) -> Result<()> {
+        if self.woken_at != bytes
+            && let Some(tcp) = self.socket.tcp()
+        {
+            wake_at(tcp, bytes).map_err(|error| self.broken(error))?;
+            self.woken_at = bytes;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<()> {
         if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
             self.input.reserve(READ_BYTES);
         }

@@ -52,6 +52,10 @@ const ROW_HEAD: usize = 7;
 /// What `COPY … (FORMAT binary)` begins with, before flags and the length of what else there is.
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 
+/// Where that much of a page is still to come, half of it is waited for: a server that wakes its
+/// client for every 8 KiB has less time for rows.
+const MUCH: usize = 256 << 10;
+
 /// So much of a page is read at once, at most, but for one row.
 fn page_bytes(bytes_max: usize) -> usize {
     bytes_max.saturating_mul(2).clamp(1, PAGE_BYTES_MAX)
@@ -369,7 +373,7 @@ impl Fetcher {
             }
         }
         let rows_min = asked - self.rows + 1;
-        let answer = connection.answer(page_bytes(self.options.bytes_max), rows_min).await;
+        let answer = connection.answer(page_bytes(self.options.bytes_max), asked, rows_min).await;
         self.connection = Some(connection);
         let Answer { bytes, mut rows, whole } = answer?;
         if !whole {
@@ -444,16 +448,18 @@ impl Connection {
         self.send().await
     }
 
-    /// Reads rows to the end of the answer, or until they are more than so many bytes, and no fewer
-    /// than so many.
-    async fn answer(&mut self, bytes_max: usize, rows_min: usize) -> Result<Answer> {
+    /// Reads the rows that were asked for to the end of the answer, or until they are more than so
+    /// many bytes, and no fewer than so many.
+    async fn answer(&mut self, bytes_max: usize, asked: usize, rows_min: usize) -> Result<Answer> {
         let mut rows = VecDeque::new();
         let (mut at, mut fault) = (0, None);
         loop {
             let rest = self.input.get(at..).unwrap_or_default();
             let header = Header::parse(rest).map_err(|error| self.odd(error))?;
+            let left = asked.saturating_sub(rows.len());
+            let to_come = at.checked_div(rows.len()).map_or(0, |row| left.saturating_mul(row));
             let Some(header) = header else {
-                self.receive_for(bytes_max).await?;
+                self.receive_for(bytes_max, to_come).await?;
                 continue;
             };
             let length = header.len() as usize + 1;
@@ -467,7 +473,7 @@ impl Connection {
                     return Ok(Answer { bytes, rows, whole: false });
                 }
                 self.input.reserve(end - self.input.len());
-                self.receive_for(bytes_max).await?;
+                self.receive_for(bytes_max, to_come).await?;
                 continue;
             }
             match header.tag() {
@@ -488,12 +494,12 @@ impl Connection {
         }
     }
 
-    /// Receives, with room for what a page is likely to have.
-    async fn receive_for(&mut self, bytes_max: usize) -> Result<()> {
+    /// Receives, with room for what a page is likely to have, of which so much is likely to come.
+    async fn receive_for(&mut self, bytes_max: usize, to_come: usize) -> Result<()> {
         if self.input.capacity() < bytes_max && self.input.len() > bytes_max / 16 {
             self.input.reserve(bytes_max - self.input.len());
         }
-        self.receive().await
+        if to_come < MUCH { self.receive().await } else { self.receive_much(MUCH / 2).await }
     }
 
     fn fault_at(&self, start: usize, end: usize) -> Result<Fault> {
@@ -530,6 +536,8 @@ fn copied(input: &[u8], start: usize, end: usize) -> Option<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use futures::TryStreamExt;
     use tidegate_flow::ByteBudget;
     use tidegate_testkit::postgres::Postgres;
@@ -537,6 +545,37 @@ mod tests {
     use super::*;
     use crate::postgres::{Config, Database};
     use crate::{Consistency, Key, KeyValue, Reading, Relation, What};
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    #[ignore = "needs PostgreSQL; run by cargo xtask test"]
+    async fn a_page_that_has_less_to_come_than_it_seemed_is_read_to_its_end() {
+        let server = Postgres::start();
+        server.psql(
+            "CREATE TABLE t (n int PRIMARY KEY, v text NOT NULL);
+             INSERT INTO t SELECT g, repeat('x', CASE WHEN g < 900 THEN 1000 ELSE 1 END)
+                 FROM generate_series(1, 2000) AS g;",
+        );
+        let database = Database::new(Config::parse(&server.url()).unwrap());
+        let reading = Reading { what: What::Table("t".into()), filter: None, key: None };
+        let table = database.describe(&reading, Consistency::Pages).await.unwrap();
+        let budget = ByteBudget::new(16 << 20);
+        let options = Options {
+            columns: vec![0, 1],
+            rows_max: 10_000,
+            bytes_max: 1 << 20,
+            page_rows_max: 2_000,
+            holder: Arc::new(budget.holder(table.bytes_min(1 << 20)).unwrap()),
+            backoff: None,
+        };
+        let mut rows = 0;
+        let mut pages = pin!(table.stream(Range::default(), options));
+        while let Some(page) = timeout(DEADLINE, pages.try_next()).await.unwrap().unwrap() {
+            rows += page.batch.num_rows();
+        }
+        assert_eq!(rows, 2_000);
+    }
 
     #[tokio::test]
     #[ignore = "needs PostgreSQL; run by cargo xtask test"]

@@ -10,6 +10,7 @@ use tidegate_net::listen::{Keepalive, prepare};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::config::{Config, Host, SslMode};
 use crate::{Error, Result};
@@ -23,9 +24,28 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub(super) type Socket = Box<dyn Stream>;
 
 /// What a connection reads from and writes to.
-pub(super) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {
+    /// What is below, if it is TCP.
+    fn tcp(&self) -> Option<&TcpStream>;
+}
 
-impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin> Stream for S {}
+impl Stream for TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0)
+    }
+}
+
+impl Stream for UnixStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
 
 /// Connects, with TLS where the configuration wants it.
 pub(super) async fn connect(config: &Config, tls: Option<Arc<ClientConfig>>) -> Result<Socket> {
