@@ -26,7 +26,7 @@ pub struct Rows {
 
 /// Rows of a range of a [`Relation`](crate::Relation), in the order of its key.
 ///
-/// It reads at most one page ahead of what was taken. A connection that breaks is made again, after a
+/// It reads at most two pages ahead of what was taken. A connection that breaks is made again, after a
 /// wait, and reading goes on behind the last row that was given; it ends with an error that does not
 /// heal, and then gives nothing more. Dropping it ends what the database was doing for it.
 #[must_use = "streams do nothing unless polled"]

@@ -1,6 +1,6 @@
 //! Pages: one statement each, read whole, and made into batches while the next one is read.
 //!
-//! A task that belongs to the stream reads one page ahead. It asks for the budget's leave before it
+//! A task that belongs to the stream reads [`PAGES_AHEAD`]. It asks for the budget's leave before it
 //! asks the server for anything, and where nobody takes what it has read, it gives its connection
 //! back after [`IDLE`]; so nothing is held at the server by a pipeline that stands still.
 
@@ -32,6 +32,10 @@ use super::table::Table;
 use super::types::Form;
 use crate::key::ordered;
 use crate::{Error, Kind, Options, Range, Result, Rows};
+
+/// So many pages are read ahead: with one, a server waits whenever a page takes longer to be written
+/// than the next one to be read, as the last of a row group does.
+const PAGES_AHEAD: usize = 2;
 
 /// A page has at most so many bytes, but for its last row, or its last two where the key may repeat
 /// itself.
@@ -81,7 +85,7 @@ pub(super) fn fetched(
     options: Options,
 ) -> impl Stream<Item = Result<Rows>> + Send + 'static {
     let shape = Arc::new(Shape::new(&table, &options));
-    let (send, pages) = mpsc::channel(1);
+    let (send, pages) = mpsc::channel(PAGES_AHEAD);
     let state = Batches { shape: Arc::clone(&shape), options, pages, page: None, reader: None };
     let start = Some((Fetcher::new(table, shape, range, &state.options), send));
     try_unfold((state, start), |(mut state, mut start)| async move {
