@@ -10,7 +10,7 @@ use tidegate_testkit::peers;
 use tidegate_testkit::process::Program;
 
 use crate::TIDEGATE;
-use crate::ground::{COLUMNS, Ground, copy_to};
+use crate::ground::{Columns, Ground, READINGS, USERS, copy_to};
 
 /// The most memory that an export may have, in MiB, however many rows there are.
 const PEAK_MIB: u64 = 96;
@@ -25,24 +25,35 @@ pub(crate) fn run(bench: &mut Programs, ground: &Ground) {
     bench.section("export: Postgres to a file vs psql -c '\\copy … to FILE csv header'");
     let goal = Goal::SpeedAndPeak(Clock::Wall, 1.2, PEAK_MIB);
     bench.pair("CSV, one worker", goal, || {
-        Ok((export(ground, "out.csv", &["--workers", "1"])?, copied(ground, "")?))
+        let ours = export(ground, USERS, "out.csv", &["--workers", "1"])?;
+        Ok((ours, copied(ground, USERS, "")?))
+    });
+    bench.pair("CSV, one worker, times and numbers", goal, || {
+        ground.with_readings()?;
+        let ours = export(ground, READINGS, "out.csv", &["--workers", "1"])?;
+        Ok((ours, copied(ground, READINGS, "")?))
+    });
+    bench.pair("CSV, one worker, psql in the key's order too", Goal::None, || {
+        let ours = export(ground, USERS, "out.csv", &["--workers", "1"])?;
+        Ok((ours, copied(ground, USERS, " ORDER BY id")?))
     });
     bench.pair("CSV, two workers", Goal::None, || {
-        Ok((export(ground, "out.csv", &["--workers", "2"])?, copied(ground, "")?))
+        let ours = export(ground, USERS, "out.csv", &["--workers", "2"])?;
+        Ok((ours, copied(ground, USERS, "")?))
     });
     let goal = Goal::SpeedAndPeak(Clock::Wall, 1.0, PEAK_MIB);
     parquet(bench, ground, "Parquet, one worker", goal, None);
     bench.compared("NDJSON, one worker", Goal::None, || {
-        let mut ours = export(ground, "out.ndjson", &["--workers", "1"])?;
-        let mut theirs = copied(ground, "")?;
+        let mut ours = export(ground, USERS, "out.ndjson", &["--workers", "1"])?;
+        let mut theirs = copied(ground, USERS, "")?;
         Ok((move || ours.cost(), move || theirs.cost()))
     });
 
     let few = FEW_ROWS.min(ground.rows);
     let filter = format!("id <= {few}");
     bench.pair(&format!("CSV, {few} rows"), Goal::Peak(PEAK_MIB), || {
-        let ours = export(ground, "out.csv", &["--workers", "1", "--where", &filter])?;
-        Ok((ours, copied(ground, &format!(" WHERE {filter}"))?))
+        let ours = export(ground, USERS, "out.csv", &["--workers", "1", "--where", &filter])?;
+        Ok((ours, copied(ground, USERS, &format!(" WHERE {filter}"))?))
     });
     parquet(bench, ground, &format!("Parquet, {few} rows"), Goal::Peak(PEAK_MIB), Some(few));
 
@@ -55,7 +66,7 @@ pub(crate) fn run(bench: &mut Programs, ground: &Ground) {
         let args = ["export", &address, "--table", "users", "--workers", "1", "--to"];
         let args = args.iter().map(Path::new).chain([our.as_path()]);
         let mut ours = Side::writes(TIDEGATE, args, &our).fresh(&folder);
-        let query = format!("SELECT {COLUMNS} FROM users");
+        let query = USERS.query();
         let args = ["-batch", "-init", "/dev/null", "-csv", "-header"].map(str::to_owned);
         let args = args.into_iter().chain([database.display().to_string(), query]);
         let mut theirs = Side::prints("sqlite3", args, &their);
@@ -66,19 +77,19 @@ pub(crate) fn run(bench: &mut Programs, ground: &Ground) {
     });
 }
 
-/// `tidegate export` of the table to a file in a folder that was empty before.
-fn export(ground: &Ground, name: &str, more: &[&str]) -> Outcome<Side> {
+/// `tidegate export` of a table to a file in a folder that was empty before.
+fn export(ground: &Ground, columns: Columns, name: &str, more: &[&str]) -> Outcome<Side> {
     let (url, folder) = (ground.server()?.url(), ground.path("ours"));
-    let (query, file) = (format!("SELECT {COLUMNS} FROM users"), folder.join(name));
+    let (query, file) = (columns.query(), folder.join(name));
     let args = ["export", &url, "--query", &query].into_iter().chain(more.iter().copied());
     let args = args.chain(["--to"]).map(Path::new).chain([file.as_path()]);
     Ok(Side::writes(TIDEGATE, args, &file).fresh(&folder))
 }
 
-/// The same by `psql`.
-fn copied(ground: &Ground, filter: &str) -> Outcome<Side> {
-    let file = ground.path("theirs.csv");
-    let psql = ground.psql("postgres", &copy_to(filter, &file))?;
+/// The same by `psql`, of a query that goes on like this.
+fn copied(ground: &Ground, columns: Columns, rest: &str) -> Outcome<Side> {
+    let (query, file) = (columns.query() + rest, ground.path("theirs.csv"));
+    let psql = ground.psql("postgres", &copy_to(&query, &file))?;
     Ok(Side::writes(&psql[0], &psql[1..], &file))
 }
 
@@ -88,9 +99,9 @@ fn parquet(bench: &mut Programs, ground: &Ground, name: &str, goal: Goal, few: O
         let filter = few.map(|few| format!("id <= {few}"));
         let mut more = vec!["--workers", "1"];
         more.extend(filter.iter().flat_map(|filter| ["--where", filter]));
-        let mut ours = export(ground, "out.parquet", &more)?;
+        let mut ours = export(ground, USERS, "out.parquet", &more)?;
         let filter = filter.map_or(String::new(), |filter| format!(" WHERE {filter}"));
-        let mut theirs = copied(ground, &filter)?;
+        let mut theirs = copied(ground, USERS, &filter)?;
         ours.cost()?;
         has_rows(&ground.path("ours").join("out.parquet"), few.unwrap_or(ground.rows))?;
         Ok((move || ours.cost(), move || theirs.cost()))

@@ -1,4 +1,4 @@
-//! The table that is read: made when a pair first wants it, removed at the end.
+//! The tables that are read: made when a pair first wants them, removed at the end.
 
 use std::cell::OnceCell;
 use std::env;
@@ -12,10 +12,29 @@ use tidegate_testkit::process::Program;
 
 use crate::room;
 
-/// The table's columns.
-pub(crate) const COLUMNS: &str = "id, name, email, amount, created_at, active";
+/// Columns of a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns {
+    table: &'static str,
+    names: &'static str,
+}
 
-/// Its definition, but for the key.
+/// The table that most pairs read: a key, texts, an amount, a time and a flag.
+pub(crate) const USERS: Columns =
+    Columns { table: "users", names: "id, name, email, amount, created_at, active" };
+
+/// One of times, numbers and codes, which text takes longer to say.
+pub(crate) const READINGS: Columns =
+    Columns { table: "readings", names: "id, at, device, value, error, note" };
+
+impl Columns {
+    /// All rows, in no order that is asked for.
+    pub(crate) fn query(self) -> String {
+        format!("SELECT {} FROM {}", self.names, self.table)
+    }
+}
+
+/// The definition of `users`, but for the key.
 pub(crate) const TABLE: &str = "(id bigint, name text NOT NULL, email text, \
     amount numeric(12, 2) NOT NULL, created_at timestamptz NOT NULL, active boolean NOT NULL)";
 
@@ -30,18 +49,25 @@ const FILL: &str = "INSERT INTO users SELECT i, \
     timestamptz '2020-01-01 00:00:00+00' + i * interval '13.370001 s', i % 3 = 0 \
     FROM generate_series(1, ROWS::bigint) AS i";
 
-/// How many bytes of disk a row takes: the table twice, its log, and what both sides write.
-const ROW_BYTES: u64 = 800;
+/// Rows of `readings`: one error in twenty is missing.
+const FILL_READINGS: &str = "INSERT INTO readings SELECT i, \
+    timestamptz '2020-01-01 00:00:00+00' + i * interval '13.370001 s', \
+    md5((i % 5000)::text)::uuid, sin(i) * 1000, CASE WHEN i % 20 > 0 THEN cos(i)::real END, \
+    'sensor ' || i % 977 || ' in hall ' || i % 13 FROM generate_series(1, ROWS::bigint) AS i";
+
+/// How many bytes of disk a row takes: each table twice, their log, and what both sides write.
+const ROW_BYTES: u64 = 1_200;
 
 /// Where the server's log is cut off behind what it has written.
 const WAL_BYTES: u64 = 4 << 30;
 
-/// A server with the table `users`, the same table in SQLite, and a folder.
+/// A server with the tables `users` and `readings`, the former in SQLite too, and a folder.
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(crate) rows: u64,
     folder: TempDir,
     server: OnceCell<Postgres>,
+    readings: OnceCell<()>,
     sqlite: OnceCell<PathBuf>,
     csv: OnceCell<PathBuf>,
 }
@@ -54,8 +80,8 @@ impl Ground {
             room::demand(folder, rows * ROW_BYTES + WAL_BYTES, "--rows")?;
         }
         let folder = TempDir::with_prefix_in("databases-", beside)?;
-        let (server, sqlite, csv) = Default::default();
-        Ok(Self { rows, folder, server, sqlite, csv })
+        let (server, readings, sqlite, csv) = Default::default();
+        Ok(Self { rows, folder, server, readings, sqlite, csv })
     }
 
     /// A path in the folder.
@@ -74,13 +100,31 @@ impl Ground {
                 .setting("synchronize_seqscans", "off")
                 .start();
             server.psql(&format!("CREATE TABLE users {TABLE}"));
-            server.psql(&FILL.replace("ROWS", &self.rows.to_string()));
-            server.psql("ALTER TABLE users ADD PRIMARY KEY (id)");
-            // Short rows went to where the others left room; now all lie in the key's order.
-            server.psql("CLUSTER users USING users_pkey");
-            server.psql("VACUUM (FREEZE, ANALYZE) users; CHECKPOINT");
+            self.fill(&server, USERS, FILL);
             Ok(server)
         })
+    }
+
+    /// The server, with the table `readings` too.
+    pub(crate) fn with_readings(&self) -> Outcome {
+        let server = self.server()?;
+        kept(&self.readings, || {
+            server.psql(
+                "CREATE TABLE readings (id bigint, at timestamptz NOT NULL, device uuid NOT NULL, \
+                 value double precision NOT NULL, error real, note text NOT NULL)",
+            );
+            self.fill(server, READINGS, FILL_READINGS);
+            Ok(())
+        })
+        .copied()
+    }
+
+    fn fill(&self, server: &Postgres, Columns { table, .. }: Columns, fill: &str) {
+        server.psql(&fill.replace("ROWS", &self.rows.to_string()));
+        server.psql(&format!("ALTER TABLE {table} ADD PRIMARY KEY (id)"));
+        // Short rows went to where the others left room; now all lie in the key's order.
+        server.psql(&format!("CLUSTER {table} USING {table}_pkey"));
+        server.psql(&format!("VACUUM (FREEZE, ANALYZE) {table}; CHECKPOINT"));
     }
 
     /// `psql`, connected to a database of the server, with a command.
@@ -97,7 +141,7 @@ impl Ground {
     pub(crate) fn csv(&self) -> Outcome<&Path> {
         let path = kept(&self.csv, || {
             let path = self.path("users.csv");
-            let command = copy_to("", &path);
+            let command = copy_to(&USERS.query(), &path);
             let psql = self.psql("postgres", &command)?;
             Side::silent(&psql[0], &psql[1..]).cost()?;
             Ok(path)
@@ -113,11 +157,12 @@ impl Ground {
                 "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;\n\
                  CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT, \
                  amount REAL NOT NULL, created_at TEXT NOT NULL, active INTEGER NOT NULL);\n\
-                 CREATE TEMP TABLE texts ({COLUMNS});\n\
+                 CREATE TEMP TABLE texts ({});\n\
                  .import --schema temp --csv --skip 1 '{}' texts\n\
                  INSERT INTO users SELECT id, name, nullif(email, ''), amount, created_at, \
                  active = 't' FROM texts;\n\
                  ANALYZE;\n",
+                USERS.names,
                 csv.display()
             );
             let mut command = peers::sqlite3();
@@ -137,6 +182,6 @@ impl Ground {
 }
 
 /// The command of `psql` that writes rows to a file.
-pub(crate) fn copy_to(filter: &str, path: &Path) -> String {
-    format!("\\copy (SELECT {COLUMNS} FROM users{filter}) to '{}' csv header", path.display())
+pub(crate) fn copy_to(query: &str, path: &Path) -> String {
+    format!("\\copy ({query}) to '{}' csv header", path.display())
 }
