@@ -27,3 +27,6 @@ pub mod connect;
 
 /// WebSockets: messages with backpressure, and one message to many.
 pub mod websocket;
+
+/// When a socket wakes whoever waits for it.
+pub mod wake;

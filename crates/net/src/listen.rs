@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-#[cfg(target_os = "linux")]
-use nix::sys::socket::{setsockopt, sockopt::SetUsize};
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -270,29 +268,6 @@ pub fn prepare(tcp: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
     socket.set_tcp_keepalive(&probes.with_retries(4))?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(unsent)?;
-    Ok(())
-}
-
-/// So many bytes must have come before whoever waits for some is woken: `SO_RCVLOWAT`.
-#[cfg(target_os = "linux")]
-#[derive(Clone)]
-struct ReceiveLowWater;
-
-#[cfg(target_os = "linux")]
-nix::setsockopt_impl!(ReceiveLowWater, libc::SOL_SOCKET, libc::SO_RCVLOWAT, usize, SetUsize);
-
-/// Has whoever waits to read woken once so many bytes have come, or the connection has ended.
-/// Otherwise the kernel wakes a reader for each segment, at the cost of a sender on the same machine.
-/// Where what has come already is enough, the reader is woken at once. No effect but on Linux.
-///
-/// # Errors
-///
-/// Where the socket does not take the option.
-pub fn wake_at(tcp: &TcpStream, bytes: usize) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    setsockopt(tcp, ReceiveLowWater, &bytes)?;
-    #[cfg(not(target_os = "linux"))]
-    let _ = (tcp, bytes);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use fallible_iterator::FallibleIterator;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::backend::{DataRowBody, Header, Message, RowDescriptionBody};
 use postgres_protocol::message::frontend;
-use tidegate_net::listen::wake_at;
+use tidegate_net::wake::wake_at;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -85,8 +85,8 @@ pub struct Connection {
     busy: bool,
     // What the server is in: `I` nothing, `T` a transaction, `E` one that failed.
     status: u8,
-    // So many bytes have to come before the socket wakes us.
-    woken_at: usize,
+    // So many bytes have to come before the socket wakes us; none where it always does.
+    woken_at: Option<usize>,
     // What the server had against the last request, while its answer is not over.
     complaint: Option<String>,
 }
@@ -106,7 +106,7 @@ impl Connection {
             let socket = socket::connect(config, tls).await?;
             let (input, output) = (BytesMut::new(), BytesMut::new());
             let config = Arc::clone(config);
-            let (busy, status, woken_at, complaint) = (true, b'I', 1, None);
+            let (busy, status, woken_at, complaint) = (true, b'I', Some(1), None);
             let mut made =
                 Self { config, socket, input, output, busy, status, woken_at, complaint };
             login::log_in(&mut made).await?;
@@ -194,6 +194,11 @@ impl Connection {
         frontend::terminate(&mut self.output);
         // Whoever does not hear it notices the end of the connection.
         let _ = self.send().await;
+    }
+
+    /// Whether it is in a transaction that has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.status == b'E'
     }
 
     /// Begins a request; its answer must be read to the end.
@@ -343,27 +348,24 @@ impl Connection {
 
     /// Receives what there is; waits where there is nothing.
     pub(super) async fn receive(&mut self) -> Result<()> {
-        self.wake_at(1)?;
+        self.wake_at(1);
         self.read().await
     }
 
     /// Receives once so many bytes have come, or what has come where the rest is late.
     pub(super) async fn receive_much(&mut self, bytes: usize) -> Result<()> {
-        self.wake_at(bytes)?;
+        self.wake_at(bytes);
         match timeout(LATE, self.read()).await {
             Ok(read) => read,
             Err(_) => self.receive().await,
         }
     }
 
-    fn wake_at(&mut self, bytes: usize) -> Result<()> {
-        if self.woken_at != bytes
-            && let Some(tcp) = self.socket.tcp()
-        {
-            wake_at(tcp, bytes).map_err(|error| self.broken(error))?;
-            self.woken_at = bytes;
+    fn wake_at(&mut self, bytes: usize) {
+        if self.woken_at.is_some_and(|at| at != bytes) {
+            let set = self.socket.tcp().and_then(|tcp| wake_at(tcp, bytes).ok());
+            self.woken_at = set.map(|()| bytes);
         }
-        Ok(())
     }
 
     async fn read(&mut self) -> Result<()> {
