@@ -3,6 +3,7 @@
 //! The crate `postgres-protocol` knows the messages and how to log in; when to read and how much at
 //! once, and what the bytes of a row mean as Arrow, is here.
 
+mod answer;
 mod config;
 mod connection;
 mod copy_in;

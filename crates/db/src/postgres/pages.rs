@@ -5,7 +5,6 @@
 //! back after [`IDLE`]; so nothing is held at the server by a pipeline that stands still.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,22 +15,19 @@ use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
 use bytes::BytesMut;
 use futures::stream::{Stream, try_unfold};
-use postgres_protocol::message::backend::{
-    COPY_DATA_TAG, DATA_ROW_TAG, ERROR_RESPONSE_TAG, Header, Message, READY_FOR_QUERY_TAG,
-};
 use tidegate_flow::{Delays, Permit};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::answer::Answer;
 use super::connection::Connection;
 use super::decode::{Decoder, Unfit, key};
-use super::fault::Fault;
 use super::statement::{Pages, Statement};
 use super::table::Table;
 use super::types::Form;
 use crate::key::ordered;
-use crate::{Error, Kind, Options, Range, Result, Rows};
+use crate::{Error, Options, Range, Result, Rows};
 
 /// So many pages are read ahead: with one, a server waits whenever a page takes longer to be written
 /// than the next one to be read, as the last of a row group does.
@@ -41,9 +37,6 @@ const PAGES_AHEAD: usize = 2;
 /// itself.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
-/// A row has at most so many: 64 MiB.
-const ROW_BYTES_MAX: usize = 64 << 20;
-
 /// So long a page may lie about before its reader lets the connection go.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -52,13 +45,6 @@ const TIMEOUT_ROWS_MIN: usize = 100;
 
 /// A row of a `COPY` has so many bytes beside its values', and each value four more.
 const ROW_HEAD: usize = 7;
-
-/// What `COPY … (FORMAT binary)` begins with, before flags and the length of what else there is.
-const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
-
-/// Where that much of a page is still to come, half of it is waited for: a server that wakes its
-/// client for every 8 KiB has less time for rows.
-const MUCH: usize = 256 << 10;
 
 /// So much of a page is read at once, at most, but for one row.
 fn page_bytes(bytes_max: usize) -> usize {
@@ -309,7 +295,14 @@ impl Fetcher {
         if self.rows == 0 {
             return Ok(None);
         }
-        let permit = self.options.holder.acquire(memory(self.options.bytes_max)).await;
+        let bytes = memory(self.options.bytes_max);
+        let permit = match timeout(IDLE, self.options.holder.acquire(bytes)).await {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.let_go().await;
+                self.options.holder.acquire(bytes).await
+            }
+        };
         let mut permit = permit.map_err(|error| Error::refused("memory").because(error))?;
         loop {
             let failed = match self.attempt(permit).await {
@@ -322,7 +315,10 @@ impl Fetcher {
                     error
                 }
             };
-            self.connection = self.connection.take().filter(Connection::is_usable);
+            // A transaction that failed takes no other statement.
+            let goes_on =
+                |connection: &Connection| connection.is_usable() && !connection.has_failed();
+            self.connection = self.connection.take().filter(goes_on);
             if self.is_given_another_way(&failed) {
                 continue;
             }
@@ -427,115 +423,6 @@ impl Fetcher {
              two pages: name more columns, so that no two rows are the same in all"
         )))
     }
-}
-
-/// What came for a page.
-struct Answer {
-    bytes: BytesMut,
-    rows: VecDeque<(usize, usize)>,
-    // Whether it was read to its end.
-    whole: bool,
-}
-
-impl Connection {
-    /// Asks for a `COPY … TO STDOUT`.
-    async fn ask(&mut self, sql: &str) -> Result<()> {
-        self.begin()?;
-        self.put(|output| postgres_protocol::message::frontend::query(sql, output))?;
-        self.send().await
-    }
-
-    /// Asks for rows in binary form.
-    async fn ask_with(&mut self, sql: &str, parameters: &[&str]) -> Result<()> {
-        self.begin()?;
-        self.put_statement(sql, parameters, 1)?;
-        self.send().await
-    }
-
-    /// Reads the rows that were asked for to the end of the answer, or until they are more than so
-    /// many bytes, and no fewer than so many.
-    async fn answer(&mut self, bytes_max: usize, asked: usize, rows_min: usize) -> Result<Answer> {
-        let mut rows = VecDeque::new();
-        let (mut at, mut fault) = (0, None);
-        loop {
-            let rest = self.input.get(at..).unwrap_or_default();
-            let header = Header::parse(rest).map_err(|error| self.odd(error))?;
-            let left = asked.saturating_sub(rows.len());
-            let to_come = at.checked_div(rows.len()).map_or(0, |row| left.saturating_mul(row));
-            let Some(header) = header else {
-                self.receive_for(bytes_max, to_come).await?;
-                continue;
-            };
-            let length = header.len() as usize + 1;
-            if length > ROW_BYTES_MAX {
-                return Err(self.too_long(length));
-            }
-            let (start, end) = (at + 5, at + length);
-            if self.input.len() < end {
-                if rows.len() >= rows_min && end > bytes_max {
-                    let bytes = self.input.split_to(at);
-                    return Ok(Answer { bytes, rows, whole: false });
-                }
-                self.input.reserve(end - self.input.len());
-                self.receive_for(bytes_max, to_come).await?;
-                continue;
-            }
-            match header.tag() {
-                COPY_DATA_TAG => rows.extend(copied(&self.input, start, end)),
-                DATA_ROW_TAG => rows.push_back((start, end)),
-                ERROR_RESPONSE_TAG => fault = Some(self.fault_at(at, end)?),
-                READY_FOR_QUERY_TAG => {
-                    self.ready(self.input.get(start).copied().unwrap_or(b'E'));
-                    let bytes = self.input.split_to(end);
-                    return match fault {
-                        None => Ok(Answer { bytes, rows, whole: true }),
-                        Some(fault) => Err(self.said(fault)),
-                    };
-                }
-                _ => {}
-            }
-            at = end;
-        }
-    }
-
-    /// Receives, with room for what a page is likely to have, of which so much is likely to come.
-    async fn receive_for(&mut self, bytes_max: usize, to_come: usize) -> Result<()> {
-        if self.input.capacity() < bytes_max && self.input.len() > bytes_max / 16 {
-            self.input.reserve(bytes_max - self.input.len());
-        }
-        if to_come < MUCH { self.receive().await } else { self.receive_much(MUCH / 2).await }
-    }
-
-    fn fault_at(&self, start: usize, end: usize) -> Result<Fault> {
-        let mut message = BytesMut::from(self.input.get(start..end).unwrap_or_default());
-        match Message::parse(&mut message).map_err(|error| self.odd(error))? {
-            Some(Message::ErrorResponse(body)) => Ok(Fault::read(body.fields())),
-            _ => Err(self.odd(io::Error::other("an error that is none"))),
-        }
-    }
-
-    fn too_long(&self, bytes: usize) -> Error {
-        let config = self.config();
-        Error::new(
-            Kind::Refused,
-            format!(
-                "{config}: a row has {bytes} bytes, more than the {ROW_BYTES_MAX} that one may have: \
-                 leave its longest column out, or cut it in a query: left(column, 1000000)"
-            ),
-        )
-    }
-}
-
-/// The row of a message of a `COPY`: behind the head of all in the first, and none in the last.
-fn copied(input: &[u8], start: usize, end: usize) -> Option<(usize, usize)> {
-    let data = input.get(start..end)?;
-    let head = match data.strip_prefix(SIGNATURE).and_then(|rest| rest.split_first_chunk::<8>()) {
-        // Flags, and how long is what follows, for later versions of the format.
-        Some(([_, _, _, _, length @ ..], _)) => 19 + u32::from_be_bytes(*length) as usize,
-        None => 0,
-    };
-    let row = data.get(head..)?;
-    (row.len() > 2 || !row.is_empty() && row != [0xff, 0xff]).then_some((start + head, end))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::pages::{fetched, memory};
 use super::statement::{Pages, column, literal};
 use super::types::Form;
 use crate::key::even_cuts;
-use crate::{CursorStream, Estimate, Key, KeyValue, Options, Range, Relation, Result};
+use crate::{CursorStream, Error, Estimate, Key, KeyValue, Options, Range, Relation, Result};
 
 /// A table or query of Postgres: see [`Database::describe`](super::Database::describe).
 pub struct Table {
@@ -46,8 +46,13 @@ impl Table {
     pub(super) async fn connect(&self) -> Result<Connection> {
         let mut connection = connect(&self.config).await?;
         if let Some((id, keeper)) = &self.snapshot {
-            // It asks for nothing but that the keeper is still there.
-            keeper.lock().await.simple("SELECT 1").await?;
+            // It asks for nothing but that the keeper is still there: no other has that moment.
+            let kept = keeper.lock().await.simple("SELECT 1").await;
+            kept.map_err(|error| {
+                let config = &self.config;
+                let said = "the moment that was read is gone with its connection: begin anew";
+                Error::refused(format!("{config}: {said}")).because(error)
+            })?;
             connection.simple("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
             connection.simple(&format!("SET TRANSACTION SNAPSHOT {}", literal(id))).await?;
         }
