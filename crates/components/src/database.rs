@@ -471,6 +471,15 @@ impl Reader {
         let is_numbered = numbers.len() == count;
         let last = numbers.last().filter(|_| is_numbered);
         self.state.next = last.map_or(self.state.rows, |last| last.saturating_add(1));
+        let is_passed = first > 0 && self.state.next <= start;
+        if is_passed || matches!(numbers[..], [one, other, ..] if one == other) {
+            // A sink would take one for the other.
+            let least = i64::MIN;
+            return Err(Error::fatal(format!(
+                "key: {least} and the next greater number have the same offset: leave one of them \
+                 out, with `where`, or have it in a query with another key"
+            )));
+        }
         let mut columns = batch.columns().to_vec();
         if self.setting.offsets {
             let numbers = match is_numbered {

@@ -96,6 +96,24 @@ async fn offsets_follow_from_keys_that_are_integers_and_are_counted_else() {
 }
 
 #[tokio::test]
+async fn two_rows_in_the_place_of_one_are_refused() {
+    let database = Database::new();
+    database.writer.execute_batch("CREATE TABLE least (id INTEGER PRIMARY KEY)").unwrap();
+    for id in [i64::MIN, i64::MIN + 1, i64::MIN + 2] {
+        database.writer.execute("INSERT INTO least VALUES (?)", [id]).unwrap();
+    }
+    for page_rows in [1, 3] {
+        let settings = format!("table = \"least\"\npage_rows = {page_rows}");
+        let error = database.probe(&settings).drain().await.unwrap_err();
+        assert!(error.to_string().contains("have the same offset"), "{error}");
+    }
+    let mut rest =
+        database.probe(&format!("table = \"least\"\npage_rows = 1\nwhere = \"id > {}\"", i64::MIN));
+    rest.drain().await.unwrap();
+    assert_eq!(rest.rows.len(), 2);
+}
+
+#[tokio::test]
 async fn ranges_are_partitions_that_are_all_of_it() {
     let database = Database::new();
     let settings = "table = \"plain\"\nworkers = 4\npage_rows = 10";
