@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::hint::black_box;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -14,6 +15,12 @@ use super::Outcome;
 /// How much of two files is compared at a time.
 const COMPARED_BYTES: usize = 1 << 20;
 
+/// How much memory is taken at a time.
+const TOUCHED_BYTES: usize = 64 << 20;
+
+/// No page of memory is smaller.
+const PAGE_BYTES: usize = 4096;
+
 /// A program with its arguments, run anew in every round. Its standard input is empty.
 #[derive(Debug)]
 pub struct Side {
@@ -24,6 +31,8 @@ pub struct Side {
     may_find_nothing: bool,
     says: Says,
     known: Option<u64>,
+    /// How many bytes its file had last time.
+    wrote: u64,
 }
 
 /// Where the answer is.
@@ -71,6 +80,7 @@ impl Side {
             may_find_nothing: false,
             says,
             known: None,
+            wrote: 0,
         }
     }
 
@@ -160,7 +170,7 @@ impl Side {
         self.measured().map_err(|error| format!("`{}`: {error}", self.line()).into())
     }
 
-    fn measured(&self) -> Outcome<Ran> {
+    fn measured(&mut self) -> Outcome<Ran> {
         if let Some(folder) = &self.fresh {
             removed(fs::remove_dir_all(folder))?;
             fs::create_dir_all(folder)?;
@@ -174,8 +184,13 @@ impl Side {
         } else {
             command.stdout(Stdio::piped());
         }
+        touch(self.wrote);
         let (cost, ended) = finished(command)?;
-        Ok(Ran { cost, answer: self.answer(&ended)? })
+        let answer = self.answer(&ended)?;
+        if let Answer::File(path) = &answer {
+            self.wrote = fs::metadata(path)?.len();
+        }
+        Ok(Ran { cost, answer })
     }
 
     fn answer(&self, ended: &Ended) -> Outcome<Answer> {
@@ -209,6 +224,17 @@ impl Side {
         let words = [&self.program].into_iter().chain(&self.args);
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Uses so much memory, and gives it back. A virtual machine may have left what lay idle to its host,
+/// and of two programs that write files the first to need it would pay for both.
+fn touch(bytes: u64) {
+    let chunks = (0..bytes).step_by(TOUCHED_BYTES).map(|_| {
+        let mut chunk = vec![0_u8; TOUCHED_BYTES];
+        chunk.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+        black_box(chunk)
+    });
+    drop(chunks.collect::<Vec<_>>());
 }
 
 /// What a program left when it had ended.
