@@ -12,7 +12,7 @@ use super::config::Config;
 use super::connection::{Connection, Field, first_value};
 use super::plan::Planned;
 use super::statement::{Chosen, Pages, Wanted, column, literal, trimmed};
-use super::table::Table;
+use super::table::{Origin, Table};
 use super::types::{Form, id};
 use crate::{Consistency, Error, Reading, Result, What, identifier};
 
@@ -94,8 +94,7 @@ struct Looked {
     is_unique: bool,
     pages: Pages,
     planned: Planned,
-    // The table and the number of the key's first column.
-    key_origin: Option<(u32, i16)>,
+    key_origin: Option<Origin>,
 }
 
 impl Looked {
@@ -157,7 +156,8 @@ impl Looker<'_> {
         self.connection.describe(&pages.inlined(&crate::Range::default(), 1)).await?;
         pages.compares = !is_unique;
         let first = &fields[key[0]];
-        let key_origin = (first.table != 0).then_some((first.table, first.number));
+        let Field { table, number, type_id, .. } = *first;
+        let key_origin = (table != 0).then_some(Origin { table, number, type_id });
         Ok(Looked { fields, forms, key, is_unique, pages, planned, key_origin })
     }
 
