@@ -279,3 +279,57 @@ async fn keys_that_are_the_same_to_the_server_are_noticed_wherever_a_page_ends()
         assert!(error.to_string().contains(said), "{error}");
     }
 }
+
+const OPERATORS: &str = "
+CREATE SCHEMA ext;
+CREATE EXTENSION citext SCHEMA ext;
+CREATE DOMAIN word AS ext.citext;
+CREATE TABLE people (k ext.citext PRIMARY KEY, id bigint);
+INSERT INTO people VALUES ('alice', 1), ('Bob', 2), ('carol', 3), ('Dave', 4);
+CREATE TABLE words (n int, k word, id bigint, PRIMARY KEY (n, k));
+INSERT INTO words SELECT 1, * FROM people;
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+CREATE CAST (mood AS text) WITH INOUT AS IMPLICIT;
+CREATE TABLE moods (k mood PRIMARY KEY, id bigint);
+INSERT INTO moods VALUES ('sad', 1), ('ok', 2), ('happy', 3);
+CREATE TABLE texts (k ext.citext NOT NULL, id bigint);
+CREATE UNIQUE INDEX ON texts (k text_ops);
+INSERT INTO texts VALUES ('bob', 1), ('Bob', 2);
+";
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn keys_that_are_ordered_otherwise_than_compared_are_refused() {
+    for version in Version::all() {
+        let server = Postgres::of(version).start();
+        server.psql(OPERATORS);
+        let visible = format!("{}?options=-csearch_path%3Dpublic,ext", server.url());
+        for (name, remedy) in [
+            ("people", "?options=-csearch_path%3Dpublic,ext"),
+            ("words", "?options=-csearch_path%3Dpublic,ext"),
+            ("moods", "cast it in a query"),
+        ] {
+            let error = describe(&server.url(), &table(name)).await.expect_err(name);
+            let line = error.to_string();
+            assert!(line.contains("is ordered by") && line.contains(remedy), "{line}");
+            assert_eq!(error.kind(), Kind::Refused, "{line}");
+        }
+        for name in ["people", "words"] {
+            let found = describe(&visible, &table(name)).await.unwrap();
+            for page in [1, 2, 3, 4] {
+                assert_eq!(all_ids(&found, Range::default(), page).await, [1, 2, 3, 4], "{name}");
+            }
+        }
+        let cast = keyed(query("SELECT k::text AS k, id FROM moods"), &["k"]);
+        let found = describe(&server.url(), &cast).await.unwrap();
+        assert_eq!(all_ids(&found, Range::default(), 1).await, [3, 2, 1]);
+        // An index by another equality than the key's says nothing about its rows.
+        let error = describe(&visible, &table("texts")).await.expect_err("no key");
+        assert!(error.to_string().contains("no primary key"), "{error}");
+        let found = describe(&visible, &keyed(table("texts"), &["k"])).await.unwrap();
+        let mut stream =
+            std::sync::Arc::clone(&found).stream(Range::default(), options(&*found, 1));
+        let error = next(&mut stream).await.unwrap().expect_err("one key");
+        assert!(error.to_string().contains("two rows have the same"), "{error}");
+    }
+}
