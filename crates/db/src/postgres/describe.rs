@@ -12,7 +12,7 @@ use super::config::Config;
 use super::connection::{Connection, Field, first_value};
 use super::plan::Planned;
 use super::statement::{Chosen, Pages, Wanted, column, literal, trimmed};
-use super::table::Table;
+use super::table::{Origin, Table};
 use super::types::{Form, id};
 use crate::{Consistency, Error, Reading, Result, What, identifier};
 
@@ -37,8 +37,9 @@ impl Database {
     /// # Errors
     ///
     /// [`Kind::Refused`](crate::Kind::Refused) where there is no such thing, or its pages would not be
-    /// pages of the same rows: without a key, with nulls in it, with `LIMIT`, or with functions whose
-    /// values change from call to call; with the reason and the remedy.
+    /// pages of the same rows: without a key, with nulls in it, with a key that is ordered otherwise
+    /// than compared, with `LIMIT`, or with functions whose values change from call to call; with the
+    /// reason and the remedy.
     pub async fn describe(
         &self,
         reading: &Reading,
@@ -86,6 +87,22 @@ pub(super) async fn connect(config: &Arc<Config>) -> Result<Connection> {
     Ok(connection)
 }
 
+/// The class of operators (of `btree`, 403) that a type `t`, no domain, is ordered by, as the server
+/// finds it: its own, or that of a type whose values are the same bytes, best the preferred one.
+const DEFAULT_CLASS: &str = "\
+SELECT o.opcfamily, o.opcintype FROM pg_catalog.pg_opclass AS o \
+JOIN pg_catalog.pg_type AS input ON input.oid = o.opcintype \
+WHERE o.opcmethod = 403 AND o.opcdefault \
+  AND (o.opcintype = t.oid \
+    OR EXISTS (SELECT FROM pg_catalog.pg_cast AS x \
+        WHERE x.castsource = t.oid AND x.casttarget = o.opcintype \
+          AND x.castmethod = 'b' AND x.castcontext = 'i') \
+    OR input.typtype = 'p' AND input.typname = CASE t.typtype WHEN 'e' THEN 'anyenum' \
+        WHEN 'r' THEN 'anyrange' WHEN 'm' THEN 'anymultirange' WHEN 'c' THEN 'record' \
+        ELSE CASE WHEN t.typlen = -1 AND t.typelem <> 0 THEN 'anyarray' END END) \
+ORDER BY o.opcintype = t.oid DESC, \
+  input.typispreferred AND input.typcategory = t.typcategory DESC LIMIT 1";
+
 /// What was found.
 struct Looked {
     fields: Vec<Field>,
@@ -94,8 +111,7 @@ struct Looked {
     is_unique: bool,
     pages: Pages,
     planned: Planned,
-    // The table and the number of the key's first column.
-    key_origin: Option<(u32, i16)>,
+    key_origin: Option<Origin>,
 }
 
 impl Looked {
@@ -155,9 +171,11 @@ impl Looker<'_> {
         }
         // That the filter, the key's order and all makes sense.
         self.connection.describe(&pages.inlined(&crate::Range::default(), 1)).await?;
+        self.check_operators(&key, &fields).await?;
         pages.compares = !is_unique;
         let first = &fields[key[0]];
-        let key_origin = (first.table != 0).then_some((first.table, first.number));
+        let Field { table, number, type_id, .. } = *first;
+        let key_origin = (table != 0).then_some(Origin { table, number, type_id });
         Ok(Looked { fields, forms, key, is_unique, pages, planned, key_origin })
     }
 
@@ -234,8 +252,12 @@ impl Looker<'_> {
     async fn indices(&mut self, fields: &[Field], planned: &Planned) -> Result<Vec<Vec<usize>>> {
         let table = fields.iter().map(|field| field.table).find(|table| *table != 0);
         let Some(table) = table.filter(|_| planned.is_of_one_table) else { return Ok(Vec::new()) };
-        // Without nulls, conditions and expressions, checked at once, with the same texts the same as
-        // in the column; and not of a table that others inherit, whose rows no index of it knows.
+        let types = fields.iter().filter(|field| field.table == table);
+        let types = types.map(|field| format!("({}::int2, {}::oid)", field.number, field.type_id));
+        let types = Vec::from_iter(types).join(", ");
+        // Without nulls, conditions and expressions, checked at once, with the same values the same as
+        // in the key's order: by collation, and by operator (an index of a `citext` may be one of
+        // texts); and not of a table that others inherit, whose rows no index of it knows.
         let sql = format!(
             "SELECT (SELECT string_agg(k.number::text, ' ' ORDER BY k.place) \
                      FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place) \
@@ -250,6 +272,19 @@ impl Looker<'_> {
                      AS k(number, coll) JOIN pg_catalog.pg_attribute AS a \
                      ON a.attrelid = i.indrelid AND a.attnum = k.number \
                    WHERE a.attcollation <> k.coll) \
+               AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indclass::oid[]) \
+                     AS k(number, class) \
+                   JOIN pg_catalog.pg_opclass AS c ON c.oid = k.class \
+                   JOIN (VALUES {types}) AS f(number, type) ON f.number = k.number \
+                   JOIN pg_catalog.pg_type AS t ON t.oid = f.type \
+                   CROSS JOIN LATERAL ({DEFAULT_CLASS}) AS d \
+                   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_amop AS one \
+                       JOIN pg_catalog.pg_amop AS other ON other.amopopr = one.amopopr \
+                       WHERE one.amopfamily = c.opcfamily AND one.amopstrategy = 3 \
+                         AND one.amoplefttype = c.opcintype AND one.amoprighttype = c.opcintype \
+                         AND other.amopfamily = d.opcfamily AND other.amopstrategy = 3 \
+                         AND other.amoplefttype = d.opcintype \
+                         AND other.amoprighttype = d.opcintype)) \
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS h \
                      JOIN pg_catalog.pg_class AS c ON c.oid = h.inhparent \
                    WHERE h.inhparent = i.indrelid AND c.relkind <> 'p') \
@@ -265,6 +300,54 @@ impl Looker<'_> {
             numbers.split(' ').map(place).collect::<Option<Vec<_>>>()
         });
         Ok(indices.collect())
+    }
+
+    /// Refuses a key that the server orders by other operators than those that `>`, `<=` and `=` mean:
+    /// `ORDER BY` goes by the type, but an operator is searched for, by its name. One that takes the
+    /// key's own type is found before all others; else one of a type that it can be made into may be.
+    async fn check_operators(&mut self, key: &[usize], fields: &[Field]) -> Result<()> {
+        for Field { name, type_id, .. } in key.iter().map(|place| &fields[*place]) {
+            let sql = format!(
+                "SELECT op.oid::pg_catalog.regoperator, s.nspname, \
+                   pg_catalog.pg_operator_is_visible(op.oid) \
+                 FROM pg_catalog.pg_type AS t \
+                 CROSS JOIN (VALUES ('>', 5), ('<=', 2), ('=', 3)) AS used(name, strategy) \
+                 LEFT JOIN LATERAL ({DEFAULT_CLASS}) AS d ON true \
+                 LEFT JOIN pg_catalog.pg_amop AS a ON a.amopfamily = d.opcfamily \
+                   AND a.amoplefttype = d.opcintype AND a.amoprighttype = d.opcintype \
+                   AND a.amopstrategy = used.strategy \
+                 LEFT JOIN pg_catalog.pg_operator AS op ON op.oid = a.amopopr \
+                 LEFT JOIN pg_catalog.pg_namespace AS s ON s.oid = op.oprnamespace \
+                 WHERE t.oid = {type_id} AND NOT coalesce(op.oprname = used.name \
+                   AND pg_catalog.pg_operator_is_visible(op.oid) \
+                   AND (d.opcintype = t.oid \
+                     OR NOT EXISTS (SELECT FROM pg_catalog.pg_operator AS own \
+                         WHERE own.oprname = used.name AND own.oprleft = t.oid \
+                           AND own.oprright = t.oid \
+                           AND pg_catalog.pg_operator_is_visible(own.oid)) \
+                       AND (t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace \
+                         OR NOT EXISTS (SELECT FROM pg_catalog.pg_cast AS x \
+                           WHERE x.castsource = t.oid AND x.castcontext = 'i' \
+                             AND x.casttarget <> d.opcintype))), false) \
+                 LIMIT 1"
+            );
+            let Some(found) = self.connection.simple(&sql).await?.pop() else { continue };
+            let mut found = found.into_iter().map(Option::unwrap_or_default);
+            let mut next = || found.next().unwrap_or_default();
+            let (operator, schema, is_visible) = (next(), next(), next() == "t");
+            let remedy = match is_visible || schema.is_empty() {
+                true => "cast it in a query".to_owned(),
+                false => format!(
+                    "have the schema {schema} searched (url: \
+                     ?options=-csearch_path%3Dpublic,{schema})"
+                ),
+            };
+            return Err(self.refused(&format!(
+                "key: {name:?} is ordered by {operator}, which is not what a comparison means here, \
+                 and pages would miss rows: {remedy}, or name another key"
+            )));
+        }
+        Ok(())
     }
 
     fn named(&self, names: &[String], fields: &[Field]) -> Result<Vec<usize>> {

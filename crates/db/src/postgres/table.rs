@@ -9,13 +9,22 @@ use futures_core::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::config::Config;
-use super::connection::Connection;
+use super::connection::{Connection, first_value};
 use super::describe::connect;
 use super::pages::{fetched, memory};
 use super::statement::{Pages, column, literal};
 use super::types::Form;
 use crate::key::even_cuts;
 use crate::{CursorStream, Error, Estimate, Key, KeyValue, Options, Range, Relation, Result};
+
+/// Where the key's first column is taken from.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub(super) table: u32,
+    pub(super) number: i16,
+    // That of its values: no domain.
+    pub(super) type_id: u32,
+}
 
 /// A table or query of Postgres: see [`Database::describe`](super::Database::describe).
 pub struct Table {
@@ -28,7 +37,7 @@ pub struct Table {
     pub(super) pages: Pages,
     pub(super) rows: u64,
     pub(super) width: u64,
-    pub(super) key_origin: Option<(u32, i16)>,
+    pub(super) key_origin: Option<Origin>,
     // The moment that is read, and the connection that keeps it.
     pub(super) snapshot: Option<(String, Mutex<Connection>)>,
     // Whether the server does not take the query for a COPY.
@@ -70,18 +79,8 @@ impl Table {
         };
         let mut connection = self.connect().await?;
         let filtered = self.pages.filter.is_some();
-        if let Some((table, number)) = self.key_origin.filter(|_| !filtered) {
-            let sql = format!(
-                "SELECT unnest(s.histogram_bounds::pg_catalog.text::pg_catalog.text[]) \
-                 FROM pg_catalog.pg_stats AS s \
-                 JOIN pg_catalog.pg_class AS c ON c.relname = s.tablename \
-                 JOIN pg_catalog.pg_namespace AS n \
-                   ON n.oid = c.relnamespace AND n.nspname = s.schemaname \
-                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = s.attname \
-                 WHERE c.oid = {table} AND a.attnum = {number} AND s.inherited = (c.relkind = 'p')"
-            );
-            let bounds = connection.simple(&sql).await?;
-            let bounds: Vec<_> = bounds.into_iter().flatten().flatten().collect();
+        if let Some(origin) = self.key_origin.filter(|_| !filtered) {
+            let bounds = self.bounds(origin, &mut connection).await?;
             if bounds.len() > parts {
                 let last = bounds.len() - 1;
                 let cuts = (1..parts).map(|part| bounds[part * last / parts].clone());
@@ -101,6 +100,32 @@ impl Table {
             ends.into_iter().flatten().flatten().filter_map(|end| end.parse().ok()).collect();
         let [least, greatest] = ends[..] else { return Ok(Vec::new()) };
         Ok(even_cuts(least, greatest, parts).map(KeyValue::Int).collect())
+    }
+
+    /// Values of the key's first column that the server's statistics know, each less than the next.
+    async fn bounds(&self, origin: Origin, connection: &mut Connection) -> Result<Vec<String>> {
+        let Origin { table, number, type_id } = origin;
+        let kind = format!("SELECT pg_catalog.format_type({type_id}, -1)");
+        let kind = first_value(connection.simple(&kind).await?).unwrap_or_default();
+        // The statistics may have been made in another order (by an older collation, or the
+        // database's own), and ranges that overlap would give rows twice. None of the base's rows is
+        // read, but its column says by which collation.
+        let sql = format!(
+            "SELECT cut FROM (SELECT {} AS cut FROM (\n{}\n) AS tidegate_base WHERE false UNION ALL \
+             SELECT bound::{kind} FROM pg_catalog.pg_stats AS s \
+             JOIN pg_catalog.pg_class AS c ON c.relname = s.tablename \
+             JOIN pg_catalog.pg_namespace AS n \
+               ON n.oid = c.relnamespace AND n.nspname = s.schemaname \
+             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = s.attname \
+             CROSS JOIN LATERAL pg_catalog.unnest( \
+               s.histogram_bounds::pg_catalog.text::pg_catalog.text[]) AS bound \
+             WHERE c.oid = {table} AND a.attnum = {number} AND s.inherited = (c.relkind = 'p') \
+             ) AS cuts GROUP BY cut ORDER BY cut",
+            column(&self.pages.key[0]),
+            self.pages.base
+        );
+        let bounds = connection.simple(&sql).await?;
+        Ok(bounds.into_iter().flatten().flatten().collect())
     }
 }
 

@@ -62,32 +62,103 @@ async fn rows_come_in_the_order_of_the_key_whatever_the_pages() {
     }
 }
 
+/// Of a relation with the column `id`, in so many parts that there are cuts of a text, or none.
+async fn check_ranges(server: &Postgres, reading: &Reading) {
+    let found = describe(&server.url(), reading).await.unwrap();
+    let whole = all_ids(&found, Range::default(), 50).await;
+    for parts in [1, 2, 4, 9] {
+        let cuts = found.split(parts).await.unwrap();
+        assert!(cuts.len() < parts.max(2), "{cuts:?}");
+        let mut all = Vec::new();
+        for range in Range::between(&cuts) {
+            let ids = all_ids(&found, range, 50).await;
+            assert!(cuts.is_empty() || ids.len() < whole.len(), "{reading:?}");
+            all.extend(ids);
+        }
+        assert_eq!(all, whole, "{reading:?} in {parts}");
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs PostgreSQL; run by cargo xtask test"]
 async fn ranges_are_all_of_it_and_nothing_twice() {
     let server = Postgres::start();
     server.psql(TABLES);
     for reading in [table("plain"), table("pair"), table("moods"), keyed(table("seen"), &["id"])] {
-        let found = describe(&server.url(), &reading).await.unwrap();
-        let whole = all_ids(&found, Range::default(), 50).await;
-        for parts in [1, 2, 4, 9] {
-            let cuts = found.split(parts).await.unwrap();
-            assert!(cuts.len() < parts.max(2), "{cuts:?}");
-            let ends = cuts.iter().cloned().map(Some).chain([None]);
-            let mut after = None;
-            let mut all = Vec::new();
-            for until in ends {
-                let range = Range { after: after.clone(), until: until.clone() };
-                let ids = all_ids(&found, range, 50).await;
-                assert!(cuts.is_empty() || ids.len() < whole.len(), "{reading:?}");
-                all.extend(ids);
-                after = until;
-            }
-            assert_eq!(all, whole, "{reading:?} in {parts}");
-        }
+        check_ranges(&server, &reading).await;
     }
     let plain = describe(&server.url(), &table("plain")).await.unwrap();
     assert_eq!(plain.split(4).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn rows_of_any_type_of_key_are_cut_by_the_statistics() {
+    for version in Version::all() {
+        let server = Postgres::of(version).start();
+        // Not every server is built with ICU.
+        let collation = server.psql(
+        "SELECT quote_ident(coalesce(max(collname), 'C')) FROM pg_collation WHERE collname = 'en-x-icu'",
+    );
+        let collated = format!("text COLLATE {collation}");
+        let domain = format!("word COLLATE {collation}");
+        server.psql(
+            "CREATE DOMAIN word AS text COLLATE \"C\" CHECK (length(value) < 9);
+             CREATE EXTENSION citext;",
+        );
+        for (kind, value) in [
+            (collated.as_str(), "(CASE g % 2 WHEN 0 THEN 'it''s, ' ELSE 'IT\"S ' END) || g"),
+            ("word", "'w' || g"),
+            (domain.as_str(), "(CASE g % 2 WHEN 0 THEN 'a' ELSE 'B' END) || g"),
+            ("citext", "(CASE g % 2 WHEN 0 THEN 'a' ELSE 'B' END) || g"),
+            ("varchar(5)", "'v' || g"),
+            ("char(9)", "'c' || g"),
+            ("name", "'n' || g"),
+            ("oid", "g"),
+            ("numeric(12, 2)", "g / 7.0 - 40"),
+            ("float4", "g / 7.0 - 40"),
+            ("timestamptz", "timestamptz '2020-01-01' + g * interval '1 hour'"),
+            ("interval", "g * interval '1 hour'"),
+            ("uuid", "gen_random_uuid()"),
+            ("bytea", "decode(md5(g::text), 'hex')"),
+            ("inet", "inet '10.0.0.0' + g"),
+            ("bit(12)", "g::bit(12)"),
+            ("int[]", "ARRAY[g % 10, g]"),
+        ] {
+            server.psql(&format!(
+                "DROP TABLE IF EXISTS t; CREATE TABLE t (k {kind} PRIMARY KEY, id bigint);
+                 INSERT INTO t SELECT {value}, g FROM generate_series(1, 1000) AS g; ANALYZE t;"
+            ));
+            check_ranges(&server, &table("t")).await;
+            let found = describe(&server.url(), &table("t")).await.unwrap();
+            assert_eq!(found.split(4).await.unwrap().len(), 3, "{kind}");
+        }
+    }
+}
+
+/// Bounds in another order than the column's, as an older collation leaves them.
+const STALE: &str = "
+CREATE TABLE stale (k text COLLATE \"C\" PRIMARY KEY, id bigint);
+INSERT INTO stale SELECT (CASE g % 2 WHEN 0 THEN 'a' ELSE 'B' END) || lpad(g::text, 4, '0'), g
+  FROM generate_series(1, 1000) AS g;
+ANALYZE stale;
+SELECT pg_restore_attribute_stats('schemaname', 'public', 'relname', 'stale', 'attname', 'k',
+  'inherited', false, 'version', 180000, 'null_frac', 0::real, 'avg_width', 6, 'n_distinct', -1::real,
+  'histogram_bounds',
+  (SELECT array_agg(k ORDER BY substr(k, 2))::text FROM stale WHERE id % 7 = 0));
+";
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn ranges_ascend_where_the_statistics_do_not() {
+    let server = Postgres::of(Version::V18).start();
+    server.psql(STALE);
+    let bounds = "SELECT bound FROM (SELECT unnest(histogram_bounds::text::text[]) AS bound
+        FROM pg_stats WHERE tablename = 'stale' AND attname = 'k') AS bounds";
+    assert_ne!(server.psql(bounds), server.psql(&format!("{bounds} ORDER BY bound COLLATE \"C\"")));
+    check_ranges(&server, &table("stale")).await;
+    let found = describe(&server.url(), &table("stale")).await.unwrap();
+    assert_eq!(found.split(4).await.unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -206,5 +277,59 @@ async fn keys_that_are_the_same_to_the_server_are_noticed_wherever_a_page_ends()
     ] {
         let error = describe(&server.url(), &reading).await.expect_err("no key");
         assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+const OPERATORS: &str = "
+CREATE SCHEMA ext;
+CREATE EXTENSION citext SCHEMA ext;
+CREATE DOMAIN word AS ext.citext;
+CREATE TABLE people (k ext.citext PRIMARY KEY, id bigint);
+INSERT INTO people VALUES ('alice', 1), ('Bob', 2), ('carol', 3), ('Dave', 4);
+CREATE TABLE words (n int, k word, id bigint, PRIMARY KEY (n, k));
+INSERT INTO words SELECT 1, * FROM people;
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+CREATE CAST (mood AS text) WITH INOUT AS IMPLICIT;
+CREATE TABLE moods (k mood PRIMARY KEY, id bigint);
+INSERT INTO moods VALUES ('sad', 1), ('ok', 2), ('happy', 3);
+CREATE TABLE texts (k ext.citext NOT NULL, id bigint);
+CREATE UNIQUE INDEX ON texts (k text_ops);
+INSERT INTO texts VALUES ('bob', 1), ('Bob', 2);
+";
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn keys_that_are_ordered_otherwise_than_compared_are_refused() {
+    for version in Version::all() {
+        let server = Postgres::of(version).start();
+        server.psql(OPERATORS);
+        let visible = format!("{}?options=-csearch_path%3Dpublic,ext", server.url());
+        for (name, remedy) in [
+            ("people", "?options=-csearch_path%3Dpublic,ext"),
+            ("words", "?options=-csearch_path%3Dpublic,ext"),
+            ("moods", "cast it in a query"),
+        ] {
+            let error = describe(&server.url(), &table(name)).await.expect_err(name);
+            let line = error.to_string();
+            assert!(line.contains("is ordered by") && line.contains(remedy), "{line}");
+            assert_eq!(error.kind(), Kind::Refused, "{line}");
+        }
+        for name in ["people", "words"] {
+            let found = describe(&visible, &table(name)).await.unwrap();
+            for page in [1, 2, 3, 4] {
+                assert_eq!(all_ids(&found, Range::default(), page).await, [1, 2, 3, 4], "{name}");
+            }
+        }
+        let cast = keyed(query("SELECT k::text AS k, id FROM moods"), &["k"]);
+        let found = describe(&server.url(), &cast).await.unwrap();
+        assert_eq!(all_ids(&found, Range::default(), 1).await, [3, 2, 1]);
+        // An index by another equality than the key's says nothing about its rows.
+        let error = describe(&visible, &table("texts")).await.expect_err("no key");
+        assert!(error.to_string().contains("no primary key"), "{error}");
+        let found = describe(&visible, &keyed(table("texts"), &["k"])).await.unwrap();
+        let mut stream =
+            std::sync::Arc::clone(&found).stream(Range::default(), options(&*found, 1));
+        let error = next(&mut stream).await.unwrap().expect_err("one key");
+        assert!(error.to_string().contains("two rows have the same"), "{error}");
     }
 }
