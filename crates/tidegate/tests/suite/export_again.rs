@@ -1,0 +1,122 @@
+//! `tidegate export` that is interrupted, gone on with, and in the way of others.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use tidegate_testkit::process::{Ended, Program, wait_for};
+
+use crate::support::{DEADLINE, Folder, TIDEGATE};
+
+/// A table of so many rows.
+const TABLE: [&str; 3] = ["sqlite:app.db", "--table", "t"];
+
+fn sqlite(rows: u32) -> Folder {
+    let folder = Folder::new();
+    let database = rusqlite::Connection::open(folder.path().join("app.db")).unwrap();
+    let table = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);";
+    database.execute_batch(table).unwrap();
+    let insert = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT ?)
+        INSERT INTO t SELECT x, hex(randomblob(60)) FROM c";
+    database.execute(insert, [rows]).unwrap();
+    folder
+}
+
+fn start(folder: &Folder, arguments: &[&str]) -> Program {
+    Program::start(TIDEGATE, folder.path(), ["export"].iter().chain(&TABLE).chain(arguments))
+}
+
+#[track_caller]
+fn export(folder: &Folder, arguments: &[&str], code: i32, said: &str) -> Ended {
+    let ended = start(folder, arguments).ended(DEADLINE);
+    assert_eq!(ended.code(), Some(code), "{arguments:?}: {}", ended.stderr);
+    assert!(ended.stderr.contains(said), "{arguments:?}: {}", ended.stderr);
+    ended
+}
+
+/// Begins an export that will not end soon.
+fn begun(folder: &Folder, arguments: &[&str]) -> Program {
+    let program = start(folder, &[arguments, &["--rate", "100"]].concat());
+    let to = arguments.iter().skip_while(|argument| **argument != "--to").nth(1).unwrap();
+    let job = folder.path().join(to).with_added_extension("export").join("job.json");
+    wait_for("an export to begin", DEADLINE, || job.exists().then_some(()));
+    program
+}
+
+/// Ends one as Ctrl-C does.
+#[track_caller]
+fn interrupt(program: Program) {
+    program.signal("INT");
+    let ended = program.ended(DEADLINE);
+    assert_eq!(ended.code(), Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--resume goes on"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_folder_of_ones_own_that_is_called_as_ours_is_left_alone() {
+    let folder = sqlite(10);
+    let mine = folder.path().join("a.csv.export");
+    fs::create_dir(&mine).unwrap();
+    folder.write("a.csv.export/mine.txt", "mine");
+    for more in [&[][..], &["--overwrite"], &["--resume"]] {
+        let ended = export(&folder, &[&["--to", "a.csv"], more].concat(), 2, "rename it");
+        assert!(ended.stderr.contains("a.csv.export"), "{}", ended.stderr);
+        assert_eq!(folder.read("a.csv.export/mine.txt"), "mine");
+        assert_eq!(fs::read_dir(&mine).unwrap().count(), 1);
+    }
+    // A link to a folder is no folder of ours either: what it leads to is not ours to empty.
+    fs::rename(&mine, folder.path().join("elsewhere")).unwrap();
+    symlink("elsewhere", &mine).unwrap();
+    export(&folder, &["--to", "a.csv", "--overwrite"], 2, "rename it");
+    assert_eq!(folder.read("elsewhere/mine.txt"), "mine");
+    fs::remove_file(&mine).unwrap();
+    fs::create_dir(&mine).unwrap();
+    export(&folder, &["--to", "a.csv"], 0, "exported 10 rows");
+    assert!(!mine.exists(), "an empty one is in nobody's way");
+}
+
+#[test]
+fn while_one_exports_no_other_takes_its_place() {
+    let folder = sqlite(3_000);
+    let mut first = begun(&folder, &["--to", "a.csv", "--workers", "2"]);
+    let owner = format!("another process exports to a.csv, {}", first.id());
+    for more in [&[][..], &["--overwrite"], &["--resume"]] {
+        export(&folder, &[&["--to", "a.csv"], more].concat(), 1, &owner);
+    }
+    assert!(first.is_running());
+    interrupt(first);
+    export(&folder, &["--to", "a.csv", "--resume"], 0, "exported");
+    assert_eq!(folder.read("a.csv").lines().count(), 3_001);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside it");
+}
+
+#[test]
+fn what_is_whole_is_gone_on_with_by_the_same_command_alone() {
+    let folder = sqlite(2_000);
+    // Something that a part can't replace ends it after the first part was moved.
+    let stone = folder.path().join("all/part-0001.csv/stone");
+    fs::create_dir_all(&stone).unwrap();
+    let what = ["--to", "all/", "--format", "csv", "--workers", "2"];
+    export(&folder, &[&what[..], &["--overwrite"]].concat(), 1, "part-0001.csv");
+    let first = folder.read("all/part-0000.csv");
+    assert!(!first.is_empty() && folder.path().join("all.export/whole.json").exists());
+    fs::remove_dir_all(folder.path().join("all/part-0001.csv")).unwrap();
+
+    export(&folder, &["--to", "all/", "--resume"], 2, "the format was");
+    export(&folder, &[&what[..], &["--where", "id > 9", "--resume"]].concat(), 2, "--where was");
+    assert_eq!(folder.read("all/part-0000.csv"), first);
+    // There is nothing left to read: it does not need the database.
+    fs::rename(folder.path().join("app.db"), folder.path().join("away.db")).unwrap();
+    export(&folder, &[&what[..], &["--resume"]].concat(), 0, "all/ is whole");
+    assert_eq!(folder.read("all/part-0000.csv"), first);
+    let rows = first.lines().count() + folder.read("all/part-0001.csv").lines().count();
+    assert_eq!(rows, 2_002);
+}
+
+#[test]
+fn what_makes_no_sense_is_overwritten_unread() {
+    let folder = sqlite(1_000);
+    interrupt(begun(&folder, &["--to", "a.csv"]));
+    folder.write("a.csv.export/job.json", "{");
+    export(&folder, &["--to", "a.csv", "--resume"], 1, "add --overwrite");
+    export(&folder, &["--to", "a.csv", "--overwrite"], 0, "exported 1,000 rows");
+}
