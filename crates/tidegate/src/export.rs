@@ -166,10 +166,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let is_new = begun.is_none();
     let job = match begun {
         Some(job) => job.resumed(&asked)?,
-        None => {
-            let cuts = relation.split(args.workers.into()).await.map_err(Failed::data)?;
-            Job::new(asked, &cuts)
-        }
+        None => tokio::select! {
+            cuts = relation.split(args.workers.into()) => Job::new(asked, &cuts.map_err(Failed::data)?),
+            () = signals.next() => return Err(stopped()),
+        },
     };
     let pipeline = args.pipeline(&place, &options, &relation, &job)?;
     if is_new {
@@ -183,7 +183,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     if !args.quiet {
         screen.show_status(Status::of_progress());
     }
-    let ended = session::watch(running, signals, &screen, None, status::line).await?;
+    let ended = session::watch(running, &mut signals, &screen, None, status::line).await?;
     let summary = ended.outcome.map_err(|failure| args.interrupted(&failure.error.to_string()))?;
     if ended.stopped {
         return Err(args.interrupted("stopped"));
@@ -195,7 +195,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         drop(held);
         done
     });
-    joined.await.map_err(|error| args.interrupted(&error.to_string()))??;
+    tokio::select! {
+        biased;
+        joined = joined => joined.map_err(|error| args.interrupted(&error.to_string()))??,
+        () = signals.next() => return Err(args.interrupted("stopped")),
+    }
     finished(&args, &place, &screen, Some(&summary.snapshot))
 }
 

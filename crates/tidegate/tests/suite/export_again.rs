@@ -1,6 +1,6 @@
 //! `tidegate export` that is interrupted, gone on with, and in the way of others.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 
 use tidegate_testkit::process::{Ended, Program, wait_for};
@@ -110,6 +110,52 @@ fn what_is_whole_is_gone_on_with_by_the_same_command_alone() {
     assert_eq!(folder.read("all/part-0000.csv"), first);
     let rows = first.lines().count() + folder.read("all/part-0001.csv").lines().count();
     assert_eq!(rows, 2_002);
+}
+
+#[test]
+fn while_ranges_are_sought_a_signal_ends_it() {
+    let folder = sqlite(10);
+    // The ends of the key are found only after all of this.
+    let slow = "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 1000000000)
+        SELECT count(*) FROM c) > id";
+    for signal in ["INT", "TERM"] {
+        let what = ["--to", "a.csv", "--workers", "2", "--where", slow];
+        let program = start(&folder, &what);
+        let stat = format!("/proc/{}/stat", program.id());
+        wait_for("the database to be asked", DEADLINE, || {
+            // In hundredths of a second: of the time in user mode, far more than all before takes.
+            let stat = fs::read_to_string(&stat).unwrap();
+            let ticks: u64 = stat.rsplit(')').next()?.split_whitespace().nth(11)?.parse().ok()?;
+            (ticks > 50).then_some(())
+        });
+        program.signal(signal);
+        let ended = program.ended(DEADLINE);
+        assert_eq!(ended.code(), Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("stopped before"), "{}", ended.stderr);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing has begun");
+    }
+}
+
+#[test]
+fn while_parts_are_joined_a_signal_ends_it() {
+    let folder = sqlite(3_000);
+    let what = ["--to", "a.csv", "--workers", "2"];
+    interrupt(begun(&folder, &what));
+    // All parts as one go to a pipe that is full before they are through.
+    let whole = "a.csv.export/whole";
+    folder.fifo(whole);
+    let pipe = File::options().read(true).write(true).open(folder.path().join(whole)).unwrap();
+    for _ in 0..2 {
+        let program = start(&folder, &[&what[..], &["--resume"]].concat());
+        // That something comes: how much of it is read here is no matter.
+        Program::start("head", folder.path(), ["-c", "2", whole]).ended(DEADLINE);
+        export(&folder, &[&what[..], &["--overwrite"]].concat(), 1, "another process");
+        interrupt(program);
+    }
+    drop(pipe);
+    fs::remove_file(folder.path().join(whole)).unwrap();
+    export(&folder, &[&what[..], &["--resume"]].concat(), 0, "exported");
+    assert_eq!(folder.read("a.csv").lines().count(), 3_001);
 }
 
 #[test]
