@@ -167,7 +167,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let job = match begun {
         Some(job) => job.resumed(&asked)?,
         None => tokio::select! {
-            cuts = relation.split(args.workers.into()) => Job::new(asked, &cuts.map_err(Failed::data)?),
+            cuts = relation.split(args.ranges()) => Job::new(asked, &cuts.map_err(Failed::data)?),
             () = signals.next() => return Err(stopped()),
         },
     };
@@ -313,6 +313,13 @@ impl Args {
         Ok(given.collect())
     }
 
+    /// Into how many ranges rows are cut: no more than are read a second, for each reads one at least.
+    fn ranges(&self) -> usize {
+        let workers = usize::from(self.workers);
+        self.rate
+            .map_or(workers, |rate| workers.min(usize::try_from(rate.get()).unwrap_or(usize::MAX)))
+    }
+
     /// All that must be the same when an export goes on.
     fn asked(&self, place: &Place, options: &str) -> Vec<(String, String)> {
         let Reading { what, filter, key } = self.reading();
@@ -350,6 +357,12 @@ impl Args {
         job: &Job,
     ) -> Result<Pipeline, Failed> {
         let ranges = job.ranges.len();
+        if let Some(rate) = self.rate.filter(|rate| rate.get() < ranges as u64) {
+            return Err(Failed::usage(format!(
+                "error: --rate {rate}: the export began with {ranges} ranges, each of which reads at \
+                 least one row a second: add --rate {ranges}, or more"
+            )));
+        }
         let memory = self.memory.unwrap_or(MEMORY_EACH * ranges);
         let mut builder = Pipeline::builder().memory(memory).data_dir(place.state());
         for (index, range) in job.ranges.iter().enumerate() {
@@ -364,7 +377,7 @@ impl Args {
             builder = builder.source(&source, rows);
             // Of parts that stay parts, each has a head.
             let header = !self.no_header && (index == 0 || place.is_folder);
-            let settings = place.settings(index, header, options);
+            let settings = place.settings(index, ranges, header, options);
             let settings = Settings::from_toml(&settings).map_err(mistaken)?;
             let sink = (file::SPEC.build)(&settings).map_err(mistaken)?;
             let name = format!("part-{index}");

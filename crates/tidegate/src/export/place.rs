@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::join::join;
 use super::lock::{self, Lock};
 use crate::failed::Failed;
+
+/// At least so long it is, together, from one row group that is not full to the next.
+const ROW_GROUP_SECONDS: usize = 60;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -83,6 +87,14 @@ impl Place {
                 folder.display()
             )));
         }
+        if to.is_dir() && !can_move(folder, to) {
+            return Err(Failed::usage(format!(
+                "error: --to {}: parts are made beside it, and can't be moved into it, for it is on \
+                 another file system: name a folder inside it: --to {}",
+                to.display(),
+                to.join("NAME/").display()
+            )));
+        }
         Ok(Self { to: to.to_path_buf(), format, is_folder, work })
     }
 
@@ -106,12 +118,23 @@ impl Place {
     }
 
     /// The settings of the sink that writes a part.
-    pub(crate) fn settings(&self, index: usize, header: bool, options: &str) -> String {
+    pub(crate) fn settings(
+        &self,
+        index: usize,
+        ranges: usize,
+        header: bool,
+        options: &str,
+    ) -> String {
         let path = serde_json::to_string(&self.part(index).display().to_string());
         let path = path.unwrap_or_default();
         let more = match self.format {
             Format::Csv => format!("\ncsv = {{ header = {header}{options} }}"),
-            Format::Ndjson | Format::Parquet => String::new(),
+            Format::Ndjson => String::new(),
+            // A file has room for 32,767 row groups, those of all ranges together: of what comes
+            // slowly, one a minute.
+            Format::Parquet => {
+                format!("\nparquet = {{ row_group_age = \"{}s\" }}", ROW_GROUP_SECONDS * ranges)
+            }
         };
         format!("path = {path}\ncodec = \"{}\"{more}", self.format.name())
     }
@@ -265,6 +288,18 @@ fn moved(from: &Path, to: &Path) -> Result<(), Failed> {
     }
 }
 
+/// Whether files can be moved from one folder to another without being copied.
+fn can_move(from: &Path, to: &Path) -> bool {
+    let device = |path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+    if device(from) != device(to) {
+        return false;
+    }
+    // Two mounts of one file system are two to rename, which Linux tells before it looks for the file.
+    let none = format!("{}.none", std::process::id());
+    let moved = fs::rename(from.join(&none), to.join(&none));
+    !moved.is_err_and(|error| error.kind() == io::ErrorKind::CrossesDevices)
+}
+
 /// Whether it is called as parts are.
 fn is_part(path: &Path) -> bool {
     let number = path.file_stem().and_then(|name| name.to_str()?.strip_prefix("part-"));
@@ -286,6 +321,11 @@ pub(super) fn failed(verb: &str, path: &Path, error: &io::Error) -> Failed {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tidegate::components::sinks::file;
+    use tidegate::model::Settings;
+
     use super::*;
 
     #[test]
@@ -303,6 +343,19 @@ mod tests {
         );
         let place = Place::of(&at("events/"), None).unwrap();
         assert_eq!(place.job(), at("events.export/job.json"));
+    }
+
+    #[test]
+    fn row_groups_of_all_parts_fit_into_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = |name: &str, ranges| {
+            let place = Place::of(&folder.path().join(name), None).unwrap();
+            let settings = place.settings(0, ranges, true, "");
+            (file::SPEC.build)(&Settings::from_toml(&settings).unwrap()).unwrap().commit_age()
+        };
+        assert_eq!(settings("a.parquet", 1), Duration::from_secs(60));
+        assert_eq!(settings("parts/", 64), Duration::from_secs(64 * 60));
+        assert!(settings("a.csv", 64) < Duration::from_secs(1));
     }
 
     #[test]

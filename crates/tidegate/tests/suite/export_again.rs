@@ -1,9 +1,11 @@
 //! `tidegate export` that is interrupted, gone on with, and in the way of others.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
 
 use tidegate_testkit::process::{Ended, Program, wait_for};
+use tidegate_testkit::rows;
 
 use crate::support::{DEADLINE, Folder, TIDEGATE};
 
@@ -165,4 +167,63 @@ fn what_makes_no_sense_is_overwritten_unread() {
     folder.write("a.csv.export/job.json", "{");
     export(&folder, &["--to", "a.csv", "--resume"], 1, "add --overwrite");
     export(&folder, &["--to", "a.csv", "--overwrite"], 0, "exported 1,000 rows");
+}
+
+#[test]
+#[ignore = "needs DuckDB; run by cargo xtask test"]
+fn parquet_that_is_killed_goes_on_in_the_middle() {
+    let folder = sqlite(20_000);
+    let what = ["--to", "a.parquet", "--page-rows", "1"];
+    let part = folder.path().join("a.parquet.export/part-0000.parquet");
+    let length = || fs::metadata(&part).map_or(0, |metadata| metadata.len());
+    let mut more: &[&str] = &["--rate", "4000"];
+    for _ in 0..2 {
+        // Each page is a batch, of which a sink has about a thousand before it commits them. Once it
+        // writes for a second time, the first is safe.
+        let (program, before) = (start(&folder, &[&what[..], more].concat()), length());
+        wait_for("two commits", DEADLINE, || (length() > before + 150_000).then_some(()));
+        program.kill();
+        more = &["--resume", "--rate", "4000"];
+    }
+    let ended = export(&folder, &[&what[..], &["--resume"]].concat(), 0, "exported");
+    let said = ended.stderr.rsplit("exported ").next().unwrap();
+    let rest: usize = said.split(' ').next().unwrap().replace(',', "").parse().unwrap();
+    assert!((1..=18_000).contains(&rest), "{rest}");
+    let expected = rows::of_sqlite(&folder.path().join("app.db"), "SELECT * FROM t ORDER BY id");
+    assert!(rows::of_parquet(&folder.path().join("a.parquet")).rows == expected.rows);
+}
+
+#[test]
+fn a_folder_of_another_file_system_is_refused_before_anything_is_read() {
+    let folder = sqlite(10);
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let shared = Path::new("/dev/shm");
+    if device(shared).is_none_or(|shared| device(folder.path()) == Some(shared)) {
+        return;
+    }
+    let Ok(other) = tempfile::tempdir_in(shared) else { return };
+    symlink(other.path(), folder.path().join("link")).unwrap();
+    export(&folder, &["--to", "link/"], 2, "--to link/NAME/");
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing has begun");
+    export(&folder, &["--to", "link/all/"], 0, "exported 10 rows");
+    assert_eq!(fs::read_dir(other.path().join("all")).unwrap().count(), 1);
+}
+
+#[test]
+fn there_are_no_more_ranges_than_rows_a_second() {
+    let folder = sqlite(3_000);
+    let found = || {
+        let job = folder.read("a.csv.export/job.json");
+        let job: serde_json::Value = serde_json::from_str(&job).ok()?;
+        Some(job["ranges"].as_array()?.len())
+    };
+    for (rate, ranges) in [("4", 4), ("100", 8)] {
+        let what = ["--to", "a.csv", "--workers", "8", "--overwrite", "--rate", rate];
+        let program = start(&folder, &what);
+        wait_for("so many ranges", DEADLINE, || (found() == Some(ranges)).then_some(()));
+        interrupt(program);
+    }
+    export(&folder, &["--to", "a.csv", "--rate", "7", "--resume"], 2, "--rate 8");
+    export(&folder, &["--to", "a.csv", "--resume"], 0, "exported");
 }
