@@ -107,7 +107,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let (registry, overrides) = (tidegate::registry(), Overrides::default());
     let pipeline = config::load("demo.toml", &text, &registry, &|_| None, &overrides);
     let pipeline = pipeline.map_err(Failed::usage)?;
-    let signals = session::Signals::listen()?;
+    let mut signals = session::Signals::listen()?;
     let page = Page::serve(args.listen)?;
     // The demo leaves nothing behind, so its positions need no folder.
     let store = Store::in_memory().map_err(Failed::data)?;
@@ -123,7 +123,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         page.show(before, now);
         progress::live(before, now)
     };
-    let ended = session::watch(running, signals, &screen, args.time, status).await?;
+    let ended = session::watch(running, &mut signals, &screen, args.time, status).await?;
     page.close().await;
     let summary = ended.outcome.map_err(|failure| Failed::data(failure.error))?;
     let last = last_line(&summary.snapshot).map_err(Failed::data)?;

@@ -31,6 +31,9 @@ mod job;
 /// Parts to one file.
 mod join;
 
+/// One process at a time.
+mod lock;
+
 /// Where the result goes, and what lies beside it meanwhile.
 mod place;
 
@@ -142,48 +145,61 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     let place = Place::of(&args.to, args.format)?;
     let options = args.options(place.format)?;
     let mut signals = session::Signals::listen()?;
-    if args.resume && place.is_whole() {
-        let parts = Job::load(&place.whole_job())?.map_or(0, |job| job.ranges.len());
-        place.put(parts)?;
+    // Asked for before anything is removed, and held until all is in its place.
+    let lock = Arc::new(place.lock()?);
+    place.is_free(args.resume, args.overwrite)?;
+    let mut asked = args.asked(&place, &options);
+    // What there is may make no sense, and is not read where it is not to be gone on with.
+    let load = |path: PathBuf| if args.resume { Job::load(&path) } else { Ok(None) };
+    if let Some(job) = load(place.whole_job())? {
+        place.put(job.resumed(&asked)?.ranges.len())?;
         return finished(&args, &place, &screen, None);
     }
-    place.is_free(args.resume, args.overwrite)?;
+    let stopped = || Failed::data("stopped before it had begun to read");
     let relation = tokio::select! {
         relation = args.describe() => relation?,
-        () = signals.next() => return Err(Failed::data("stopped before it had begun to read")),
+        () = signals.next() => return Err(stopped()),
     };
     check_names(&*relation).map_err(|error| Failed::usage(format!("error: {error}")))?;
-    let asked = args.asked(&place, &options, &relation);
-    let begun = Job::load(&place.job())?.filter(|_| args.resume);
+    asked.extend(args.asked_to_read(&relation));
+    let begun = load(place.job())?;
     let is_new = begun.is_none();
     let job = match begun {
-        Some(job) => job.resumed(asked)?,
-        None => {
-            let cuts = relation.split(args.workers.into()).await.map_err(Failed::data)?;
-            Job::new(asked, &cuts)
-        }
+        Some(job) => job.resumed(&asked)?,
+        None => tokio::select! {
+            cuts = relation.split(args.ranges()) => Job::new(asked, &cuts.map_err(Failed::data)?),
+            () = signals.next() => return Err(stopped()),
+        },
     };
     let pipeline = args.pipeline(&place, &options, &relation, &job)?;
     if is_new {
-        place.begin()?;
+        place.clean()?;
         job.save(&place.job())?;
     }
     let run = RunOptions { once: true, ..RunOptions::default() };
     let Some(running) = session::start(pipeline, run, &mut signals).await? else {
-        return Err(Failed::data("stopped before it had begun to read"));
+        return Err(args.interrupted("stopped"));
     };
     if !args.quiet {
         screen.show_status(Status::of_progress());
     }
-    let ended = session::watch(running, signals, &screen, None, status::line).await?;
+    let ended = session::watch(running, &mut signals, &screen, None, status::line).await?;
     let summary = ended.outcome.map_err(|failure| args.interrupted(&failure.error.to_string()))?;
     if ended.stopped {
         return Err(args.interrupted("stopped"));
     }
     // Until here every part is whole; joined, they need nothing of what is beside them.
-    let (joined, parts) = (place.clone(), job.ranges.len());
-    let joined = tokio::task::spawn_blocking(move || joined.finish(parts)).await;
-    joined.map_err(|error| args.interrupted(&error.to_string()))??;
+    let (joined, parts, held) = (place.clone(), job.ranges.len(), Arc::clone(&lock));
+    let joined = tokio::task::spawn_blocking(move || {
+        let done = joined.finish(parts);
+        drop(held);
+        done
+    });
+    tokio::select! {
+        biased;
+        joined = joined => joined.map_err(|error| args.interrupted(&error.to_string()))??,
+        () = signals.next() => return Err(args.interrupted("stopped")),
+    }
     finished(&args, &place, &screen, Some(&summary.snapshot))
 }
 
@@ -297,17 +313,16 @@ impl Args {
         Ok(given.collect())
     }
 
+    /// Into how many ranges rows are cut: no more than are read a second, for each reads one at least.
+    fn ranges(&self) -> usize {
+        let workers = usize::from(self.workers);
+        self.rate
+            .map_or(workers, |rate| workers.min(usize::try_from(rate.get()).unwrap_or(usize::MAX)))
+    }
+
     /// All that must be the same when an export goes on.
-    fn asked(
-        &self,
-        place: &Place,
-        options: &str,
-        relation: &Arc<dyn Relation>,
-    ) -> Vec<(String, String)> {
+    fn asked(&self, place: &Place, options: &str) -> Vec<(String, String)> {
         let Reading { what, filter, key } = self.reading();
-        let columns = own(&**relation);
-        let columns =
-            columns.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
         [
             ("the database", self.shown()),
             ("what is exported", format!("{what:?}")),
@@ -316,11 +331,21 @@ impl Args {
             ("the format", format!("{:?}{options}, header {}", place.format, !self.no_header)),
             // What is known of the parts is known by their paths.
             ("--to", std::path::absolute(&place.to).unwrap_or_default().display().to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+
+    /// And what must be where there are rows left to read.
+    fn asked_to_read(&self, relation: &Arc<dyn Relation>) -> [(String, String); 2] {
+        let columns = own(&**relation);
+        let columns =
+            columns.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+        [
             ("--snapshot", self.snapshot.to_string()),
             ("the columns", Vec::from_iter(columns).join(", ")),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .to_vec()
     }
 
     /// A source and a sink for each range.
@@ -332,6 +357,12 @@ impl Args {
         job: &Job,
     ) -> Result<Pipeline, Failed> {
         let ranges = job.ranges.len();
+        if let Some(rate) = self.rate.filter(|rate| rate.get() < ranges as u64) {
+            return Err(Failed::usage(format!(
+                "error: --rate {rate}: the export began with {ranges} ranges, each of which reads at \
+                 least one row a second: add --rate {ranges}, or more"
+            )));
+        }
         let memory = self.memory.unwrap_or(MEMORY_EACH * ranges);
         let mut builder = Pipeline::builder().memory(memory).data_dir(place.state());
         for (index, range) in job.ranges.iter().enumerate() {
@@ -346,7 +377,7 @@ impl Args {
             builder = builder.source(&source, rows);
             // Of parts that stay parts, each has a head.
             let header = !self.no_header && (index == 0 || place.is_folder);
-            let settings = place.settings(index, header, options);
+            let settings = place.settings(index, ranges, header, options);
             let settings = Settings::from_toml(&settings).map_err(mistaken)?;
             let sink = (file::SPEC.build)(&settings).map_err(mistaken)?;
             let name = format!("part-{index}");

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         screen.show_status(Status::suiting(data_on_stdout));
     }
     let line = if args.once { progress::once } else { progress::live };
-    let ended = session::watch(running, signals, &screen, None, line).await?;
+    let ended = session::watch(running, &mut signals, &screen, None, line).await?;
     let (last, done) = match ended.outcome {
         Ok(summary) => {
             let nothing_read = summary.resumed && summary.snapshot.bytes_read() == 0;

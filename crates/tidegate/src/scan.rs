@@ -183,7 +183,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
         let mistake = mistakes.into_iter().next().map(|found| found.mistake);
         query.failed(mistake.unwrap_or_else(|| Mistake::new("it can't be planned")))
     })?;
-    let signals = session::Signals::listen()?;
+    let mut signals = session::Signals::listen()?;
     let store = Store::forgetful().map_err(Failed::data)?;
     let workers = args.threads().get().div_ceil(lanes.len());
     let workers = NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN);
@@ -193,7 +193,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failed> {
     if !(args.quiet || printing && std::io::stdout().is_terminal()) {
         screen.show_status(Status::suiting(false));
     }
-    let ended = session::watch(running, signals, &screen, None, progress::once).await?;
+    let ended = session::watch(running, &mut signals, &screen, None, progress::once).await?;
     let mut failures = Vec::new();
     let snapshot = match ended.outcome {
         _ if ended.stopped => {

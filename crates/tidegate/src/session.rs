@@ -87,7 +87,7 @@ pub(crate) struct Ended {
 /// signal, or the end of `time`, drains it; the second signal stops it at once.
 pub(crate) async fn watch(
     running: Running,
-    mut signals: Signals,
+    signals: &mut Signals,
     screen: &Screen,
     time: Option<Duration>,
     status: impl Fn(&Snapshot, &Snapshot) -> String,

@@ -50,12 +50,12 @@ impl Job {
         saved.map_err(|error| failed("write", path, &error))
     }
 
-    /// Goes on, where the same is asked for.
-    pub(crate) fn resumed(self, asked: Vec<(String, String)>) -> Result<Self, Failed> {
-        let other = self.asked.iter().find(|one| !asked.contains(one));
-        let Some((name, before)) = other else { return Ok(self) };
-        let now = asked.iter().find(|(known, _)| known == name);
-        let now = now.map_or("", |(_, now)| now.as_str());
+    /// Goes on, where all that is asked for now was asked for when it began.
+    pub(crate) fn resumed(self, asked: &[(String, String)]) -> Result<Self, Failed> {
+        let other = asked.iter().find(|one| !self.asked.contains(one));
+        let Some((name, now)) = other else { return Ok(self) };
+        let before = self.asked.iter().find(|(known, _)| known == name);
+        let before = before.map_or("", |(_, before)| before.as_str());
         Err(Failed::usage(format!(
             "error: --resume: {name} was {before:?} when the export began, and is {now:?} now: give \
              the same command, or begin anew with --overwrite"
@@ -85,8 +85,8 @@ mod tests {
         job.save(&path).unwrap();
         let loaded = Job::load(&path).unwrap().unwrap();
         assert_eq!(loaded, job);
-        loaded.resumed(asked("x")).unwrap();
-        let Err(Failed::Usage(said)) = job.resumed(asked("y")) else { panic!("it is another") };
+        let loaded = loaded.resumed(&asked("x")[..1]).unwrap().resumed(&asked("x")).unwrap();
+        let Err(Failed::Usage(said)) = loaded.resumed(&asked("y")) else { panic!("it is another") };
         assert!(said.contains("--where was \"x\""), "{said}");
         fs::write(&path, "{").unwrap();
         assert!(

@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::join::join;
+use super::lock::{self, Lock};
 use crate::failed::Failed;
+
+/// At least so long it is, together, from one row group that is not full to the next.
+const ROW_GROUP_SECONDS: usize = 60;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -65,13 +70,29 @@ impl Place {
         if to.file_name().is_none() {
             return Err(Failed::usage(format!("error: --to {} names no file", to.display())));
         }
+        // What takes the name would take the place of a device or a pipe too.
+        if fs::metadata(to).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return Err(Failed::usage(format!(
+                "error: --to {}: it is no regular file: choose another name",
+                to.display()
+            )));
+        }
         let work = to.with_added_extension("export");
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let folder = folder.unwrap_or(Path::new("."));
+        if !folder.is_dir() {
             return Err(Failed::usage(format!(
                 "error: --to {}: there is no folder {}: create it",
                 to.display(),
                 folder.display()
+            )));
+        }
+        if to.is_dir() && !can_move(folder, to) {
+            return Err(Failed::usage(format!(
+                "error: --to {}: parts are made beside it, and can't be moved into it, for it is on \
+                 another file system: name a folder inside it: --to {}",
+                to.display(),
+                to.join("NAME/").display()
             )));
         }
         Ok(Self { to: to.to_path_buf(), format, is_folder, work })
@@ -97,14 +118,25 @@ impl Place {
     }
 
     /// The settings of the sink that writes a part.
-    pub(crate) fn settings(&self, index: usize, header: bool, options: &str) -> String {
+    pub(crate) fn settings(
+        &self,
+        index: usize,
+        ranges: usize,
+        header: bool,
+        options: &str,
+    ) -> String {
         let path = serde_json::to_string(&self.part(index).display().to_string());
         let path = path.unwrap_or_default();
-        let csv = match self.format {
+        let more = match self.format {
             Format::Csv => format!("\ncsv = {{ header = {header}{options} }}"),
-            Format::Ndjson | Format::Parquet => String::new(),
+            Format::Ndjson => String::new(),
+            // A file has room for 32,767 row groups, those of all ranges together: of what comes
+            // slowly, one a minute.
+            Format::Parquet => {
+                format!("\nparquet = {{ row_group_age = \"{}s\" }}", ROW_GROUP_SECONDS * ranges)
+            }
         };
-        format!("path = {path}\ncodec = \"{}\"{csv}", self.format.name())
+        format!("path = {path}\ncodec = \"{}\"{more}", self.format.name())
     }
 
     /// What is exported, once every row is: all that is left is to put it in its place.
@@ -112,21 +144,35 @@ impl Place {
         self.work.join("whole.json")
     }
 
-    /// Whether every row is exported already.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.whole_job().exists()
+    /// Keeps other exports away from what lies beside the result.
+    pub(crate) fn lock(&self) -> Result<Lock, Failed> {
+        if !self.is_ours().map_err(|error| failed("look at", &self.work, &error))? {
+            return Err(Failed::usage(format!(
+                "error: --to {}: what there is until it is whole would be kept in {}, which is there \
+                 and of no export: rename it, or choose another name",
+                self.to.display(),
+                self.work.display()
+            )));
+        }
+        Lock::of(&self.work, &self.to)
+    }
+
+    /// Whether what is called as our folder is that, or not there yet.
+    fn is_ours(&self) -> io::Result<bool> {
+        match fs::symlink_metadata(&self.work) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+            Ok(found) if !found.is_dir() => return Ok(false),
+            Ok(_) => {}
+        }
+        let marks = [lock::path(&self.work), self.job(), self.whole_job()];
+        Ok(marks.iter().any(|mark| mark.exists()) || fs::read_dir(&self.work)?.next().is_none())
     }
 
     /// Whether an export may write here.
     pub(crate) fn is_free(&self, resume: bool, overwrite: bool) -> Result<(), Failed> {
         let to = self.to.display();
-        // What takes the name would take the place of a device or a pipe too.
-        if fs::metadata(&self.to).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-            return Err(Failed::usage(format!(
-                "error: --to {to}: it is no regular file: choose another name"
-            )));
-        }
-        let interrupted = self.job().exists() || self.is_whole();
+        let interrupted = self.job().exists() || self.whole_job().exists();
         if resume && !interrupted {
             return Err(Failed::usage(format!(
                 "error: --resume: no interrupted export of {to} is known here: there is no {}",
@@ -153,12 +199,6 @@ impl Place {
             )));
         }
         Ok(())
-    }
-
-    /// Makes room for an export from its beginning.
-    pub(crate) fn begin(&self) -> Result<(), Failed> {
-        self.clean()?;
-        fs::create_dir(&self.work).map_err(|error| failed("create", &self.work, &error))
     }
 
     /// Makes the result of so many parts, each of which is whole.
@@ -207,14 +247,31 @@ impl Place {
         self.work.join("whole")
     }
 
-    /// Removes what lies beside the result.
+    /// Removes what lies beside the result, but for the lock.
     pub(crate) fn clean(&self) -> Result<(), Failed> {
-        match fs::remove_dir_all(&self.work) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &self.work, &error))
+        // First what would be gone on with, for a part of the rest can't be.
+        for job in [self.job(), self.whole_job()] {
+            match fs::remove_file(&job) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &job, &error));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        let entries = fs::read_dir(&self.work);
+        for entry in entries.map_err(|error| failed("read", &self.work, &error))? {
+            let entry = entry.map_err(|error| failed("read", &self.work, &error))?;
+            let path = entry.path();
+            if path == lock::path(&self.work) {
+                continue;
+            }
+            let removed = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+                _ => fs::remove_file(&path),
+            };
+            removed.map_err(|error| failed("remove", &path, &error))?;
+        }
+        Ok(())
     }
 
     /// How long the result is, where it is one file.
@@ -229,6 +286,18 @@ fn moved(from: &Path, to: &Path) -> Result<(), Failed> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && to.exists() => Ok(()),
         done => done.map_err(|error| failed("create", to, &error)),
     }
+}
+
+/// Whether files can be moved from one folder to another without being copied.
+fn can_move(from: &Path, to: &Path) -> bool {
+    let device = |path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+    if device(from) != device(to) {
+        return false;
+    }
+    // Two mounts of one file system are two to rename, which Linux tells before it looks for the file.
+    let none = format!("{}.none", std::process::id());
+    let moved = fs::rename(from.join(&none), to.join(&none));
+    !moved.is_err_and(|error| error.kind() == io::ErrorKind::CrossesDevices)
 }
 
 /// Whether it is called as parts are.
@@ -252,6 +321,11 @@ pub(super) fn failed(verb: &str, path: &Path, error: &io::Error) -> Failed {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tidegate::components::sinks::file;
+    use tidegate::model::Settings;
+
     use super::*;
 
     #[test]
@@ -272,6 +346,19 @@ mod tests {
     }
 
     #[test]
+    fn row_groups_of_all_parts_fit_into_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = |name: &str, ranges| {
+            let place = Place::of(&folder.path().join(name), None).unwrap();
+            let settings = place.settings(0, ranges, true, "");
+            (file::SPEC.build)(&Settings::from_toml(&settings).unwrap()).unwrap().commit_age()
+        };
+        assert_eq!(settings("a.parquet", 1), Duration::from_secs(60));
+        assert_eq!(settings("parts/", 64), Duration::from_secs(64 * 60));
+        assert!(settings("a.csv", 64) < Duration::from_secs(1));
+    }
+
+    #[test]
     fn nothing_is_overwritten_unasked() {
         let folder = tempfile::tempdir().unwrap();
         let place = Place::of(&folder.path().join("a.csv"), None).unwrap();
@@ -281,17 +368,18 @@ mod tests {
         assert!(place.is_free(false, false).is_err());
         place.is_free(false, true).unwrap();
         fs::remove_file(&place.to).unwrap();
-        place.begin().unwrap();
+        let lock = place.lock().unwrap();
         fs::write(place.job(), "{}").unwrap();
         assert!(place.is_free(false, false).is_err());
         place.is_free(true, false).unwrap();
         fs::write(place.part(0), "rows").unwrap();
         place.finish(1).unwrap();
-        assert!(place.is_whole());
+        assert!(place.whole_job().exists());
         assert!(place.is_free(false, false).is_err(), "it is to be gone on with");
         place.is_free(true, false).unwrap();
         place.put(1).unwrap();
         place.clean().unwrap();
+        drop(lock);
         assert_eq!(fs::read_to_string(&place.to).unwrap(), "rows");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -309,8 +397,8 @@ mod tests {
             } else {
                 fs::write(&place.to, "old").unwrap();
             }
-            place.begin().unwrap();
-            assert!(!place.is_whole(), "what was there before is not ours");
+            let _lock = place.lock().unwrap();
+            assert!(!place.whole_job().exists(), "what was there before is not ours");
             fs::write(place.job(), "{}").unwrap();
             for part in 0..parts {
                 fs::write(place.part(part), format!("{part}\n")).unwrap();

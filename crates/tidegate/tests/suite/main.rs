@@ -6,6 +6,7 @@ mod cli;
 mod crash;
 mod examples;
 mod export;
+mod export_again;
 mod faults;
 mod http;
 mod live;
