@@ -146,15 +146,16 @@ fn while_parts_are_joined_a_signal_ends_it() {
     // All parts as one go to a pipe that is full before they are through.
     let whole = "a.csv.export/whole";
     folder.fifo(whole);
-    let pipe = File::options().read(true).write(true).open(folder.path().join(whole)).unwrap();
     for _ in 0..2 {
+        // It is empty each time, and stays open for the next to come.
+        let pipe = File::options().read(true).write(true).open(folder.path().join(whole)).unwrap();
         let program = start(&folder, &[&what[..], &["--resume"]].concat());
         // That something comes: how much of it is read here is no matter.
         Program::start("head", folder.path(), ["-c", "2", whole]).ended(DEADLINE);
         export(&folder, &[&what[..], &["--overwrite"]].concat(), 1, "another process");
         interrupt(program);
+        drop(pipe);
     }
-    drop(pipe);
     fs::remove_file(folder.path().join(whole)).unwrap();
     export(&folder, &[&what[..], &["--resume"]].concat(), 0, "exported");
     assert_eq!(folder.read("a.csv").lines().count(), 3_001);
