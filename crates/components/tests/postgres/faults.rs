@@ -232,7 +232,7 @@ async fn any_faults_at_any_moment_leave_each_row_once() {
             }
             8 => proxy.cut(),
             9 => {
-                let after = random.bool().then(|| random.u64(1_000..20_000));
+                let after = random.bool().then(|| random.u64(4_000..20_000));
                 proxy.cut_after(after);
             }
             10 => {
