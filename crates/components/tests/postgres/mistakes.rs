@@ -18,7 +18,7 @@ async fn what_is_wrong_is_said_in_one_line() {
         "CREATE USER ann; CREATE SCHEMA hers; GRANT USAGE ON SCHEMA hers TO ann;
          CREATE TABLE hers.t (id bigint, v text); GRANT SELECT, INSERT ON hers.t TO ann;
          CREATE TABLE narrow (id bigint); CREATE TABLE other (id bigint, \"V\" text);
-         CREATE TABLE typed (id date, v text);
+         CREATE TABLE typed (id date, v text); CREATE TABLE bytes (id bigint, v bytea);
          CREATE TABLE made (id bigint, v text GENERATED ALWAYS AS ('x') STORED);",
     );
     let numbers: ArrayRef = Arc::new(Float64Array::from(vec![1.5]));
@@ -45,6 +45,7 @@ async fn what_is_wrong_is_said_in_one_line() {
         (&url, "other", &plain, "has no column `v`, but `V`: call it that in SQL: \"v\" AS \"V\""),
         (&url, "made", &plain, "computes its column `v` itself: leave it out in SQL"),
         (&url, "typed", &plain, "the column `id` of type date can't take Int64: convert it in SQL"),
+        (&url, "bytes", &plain, "the column `v` of type bytea can't take Utf8: convert it in SQL"),
         (&url, "t", &float, "the column `id` of type bigint can't take Float64"),
         (&url, "t", &list, "the column `id` of type bigint can't take List"),
         (

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use tidegate_model::ErrorKind;
 use tidegate_testkit::postgres::{Postgres, Version};
 
 use crate::support::{Memory, end, opened, rows, server};
@@ -170,6 +171,19 @@ async fn no_row_is_taken_for_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL; run by cargo xtask test"]
+async fn a_server_that_takes_no_data_at_all_loses_no_row() {
+    let server = Postgres::start();
+    server.psql("CREATE TABLE t (id bigint, v text, more integer DEFAULT 1 / 0)");
+    let rows = pairs(&[(Some(1), Some("a")), (Some(2), Some("b"))]);
+    let records = Arc::new(Memory::default());
+    let (mut sink, _) = opened(&server, &rows.schema(), &records).await;
+    let error = sink.write(&rows).await.unwrap_err();
+    assert!(error.to_string().contains("table: ") && error.to_string().contains("(22012)"));
+    assert_eq!(error.kind(), ErrorKind::Fatal, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL; run by cargo xtask test"]
 async fn what_the_server_can_not_read_as_text_is_rejected_too() {
     let server = Postgres::start();
     server.psql("CREATE TABLE t (id bigint, v inet)");
@@ -186,4 +200,18 @@ async fn what_the_server_can_not_read_as_text_is_rejected_too() {
     assert_eq!(written.rejected, [(1, reason)]);
     sink.commit(&[end(4)]).await.unwrap();
     assert_eq!(server.psql("SELECT id, v FROM t"), "1|10.0.0.1\n|\n4|::1/64");
+
+    // What the server would round is no more taken as text than in binary.
+    let exact = 9_007_199_254_740_993;
+    let rows = pairs(&[(Some(exact), Some("::1")), (Some(exact - 1), Some("::2"))]);
+    for kind in ["inet", "text"] {
+        server.psql(&format!("DROP TABLE t; CREATE TABLE t (id double precision, v {kind})"));
+        let records = Arc::new(Memory::default());
+        let (mut sink, _) = opened(&server, &rows.schema(), &records).await;
+        let written = sink.write(&rows).await.unwrap();
+        let reason = "id double precision: 9007199254740993 is out of its range".to_owned();
+        assert_eq!(written.rejected, [(0, reason)], "{kind}");
+        sink.commit(&[end(2)]).await.unwrap();
+        assert_eq!(server.psql("SELECT id::bigint FROM t"), (exact - 1).to_string());
+    }
 }

@@ -223,7 +223,8 @@ fn format_for(data_type: &DataType, form: Form) -> Option<Format> {
     if binary::writer(&new_empty_array(data_type), form).is_some() {
         return Some(Format::Binary);
     }
-    is_text(data_type).then_some(Format::Text)
+    // The server would read text for bytes by escapes that may be no escapes.
+    (is_text(data_type) && form != Form::Bytea).then_some(Format::Text)
 }
 
 fn is_text(data_type: &DataType) -> bool {

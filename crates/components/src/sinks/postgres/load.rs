@@ -258,9 +258,8 @@ impl Load {
         let statement = format!("{}; {copy}", savepoint.next());
         // Until it is known to be good.
         *savepoint = Savepoint::Failed;
-        let wrong = |error| Failure::of(error, table);
-        let mut copying = connection.copy_in(&statement).await.map_err(wrong)?;
-        copying.send(encoder.format().head()).await.map_err(wrong)?;
+        let mut copying = connection.copy_in(&statement).await.map_err(Failure::before)?;
+        copying.send(encoder.format().head()).await.map_err(Failure::between)?;
         let mut sent = kept.len();
         for row in 0..rows.num_rows() {
             match encoded.write(row, kept) {
@@ -268,13 +267,15 @@ impl Load {
                 Err(reason) => refused.push((row, reason)),
             }
             if kept.len() - sent >= PIECE_BYTES {
-                copying.send(kept.get(sent..).unwrap_or_default()).await.map_err(wrong)?;
+                let piece = kept.get(sent..).unwrap_or_default();
+                copying.send(piece).await.map_err(Failure::between)?;
                 sent = kept.len();
             }
         }
-        copying.send(kept.get(sent..).unwrap_or_default()).await.map_err(wrong)?;
-        copying.send(encoder.format().tail()).await.map_err(wrong)?;
-        copying.finish().await.map_err(wrong)?;
+        for piece in [kept.get(sent..).unwrap_or_default(), encoder.format().tail()] {
+            copying.send(piece).await.map_err(Failure::between)?;
+        }
+        copying.finish().await.map_err(|error| Failure::of(error, table))?;
         *savepoint = Savepoint::Good;
         Ok(())
     }
@@ -285,12 +286,12 @@ impl Load {
         let connection = connection.as_mut().ok_or_else(|| Failure::Sink(closed()))?;
         let statement = format!("{}; {copy}", savepoint.next());
         *savepoint = Savepoint::Failed;
-        let (format, wrong): (Format, _) = (encoder.format(), |error| Failure::of(error, table));
-        let mut copying = connection.copy_in(&statement).await.map_err(wrong)?;
+        let format: Format = encoder.format();
+        let mut copying = connection.copy_in(&statement).await.map_err(Failure::before)?;
         for piece in [format.head(), kept.get(bytes).unwrap_or_default(), format.tail()] {
-            copying.send(piece).await.map_err(wrong)?;
+            copying.send(piece).await.map_err(Failure::between)?;
         }
-        copying.finish().await.map_err(wrong)?;
+        copying.finish().await.map_err(|error| Failure::of(error, table))?;
         *savepoint = Savepoint::Good;
         Ok(())
     }

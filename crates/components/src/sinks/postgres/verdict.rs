@@ -24,7 +24,19 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Of an attempt to copy into the table of that name.
+    /// Of an attempt before the server took data: whatever it says (a default that can't be computed
+    /// has a code as of a row), it is about none of the rows.
+    pub(super) fn before(error: DbError) -> Self {
+        Self::Sink(failed(if error.fault().is_some() { "table" } else { "url" })(error))
+    }
+
+    /// Of one that broke while data was on its way. What the server said of a row meanwhile is said
+    /// again when all of them have come.
+    pub(super) fn between(error: DbError) -> Self {
+        Self::Sink(Error::disconnected(format!("url: {error}")))
+    }
+
+    /// Of one that the server has against the data for the table of that name.
     pub(super) fn of(error: DbError, table: &str) -> Self {
         let Some(fault) = error.fault() else { return Self::Sink(failed("url")(error)) };
         let class = fault.code.get(..2).unwrap_or_default();

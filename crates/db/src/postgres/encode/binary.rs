@@ -191,7 +191,7 @@ fn integers<T: ArrowPrimitiveType<Native: Integer>>(
     }
 }
 
-fn out_of_range(value: impl Display) -> Misfit {
+pub(super) fn out_of_range(value: impl Display) -> Misfit {
     format!("{value} is out of its range").into()
 }
 

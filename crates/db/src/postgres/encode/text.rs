@@ -9,7 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types as t;
 use arrow_schema::DataType;
 
-use super::binary::no_nul;
+use super::binary::{no_nul, out_of_range};
 use super::values::{Interval, bytes, dates, entries, instants, intervals, texts, times};
 use super::{Form, Write};
 
@@ -40,14 +40,14 @@ pub(super) fn writer(array: &dyn Array, form: Form) -> Option<Write<'_>> {
                 Ok(())
             }))
         }
-        T::Int8 => integers::<t::Int8Type>(array),
-        T::Int16 => integers::<t::Int16Type>(array),
-        T::Int32 => integers::<t::Int32Type>(array),
-        T::Int64 => integers::<t::Int64Type>(array),
-        T::UInt8 => integers::<t::UInt8Type>(array),
-        T::UInt16 => integers::<t::UInt16Type>(array),
-        T::UInt32 => integers::<t::UInt32Type>(array),
-        T::UInt64 => integers::<t::UInt64Type>(array),
+        T::Int8 => integers::<t::Int8Type>(array, form),
+        T::Int16 => integers::<t::Int16Type>(array, form),
+        T::Int32 => integers::<t::Int32Type>(array, form),
+        T::Int64 => integers::<t::Int64Type>(array, form),
+        T::UInt8 => integers::<t::UInt8Type>(array, form),
+        T::UInt16 => integers::<t::UInt16Type>(array, form),
+        T::UInt32 => integers::<t::UInt32Type>(array, form),
+        T::UInt64 => integers::<t::UInt64Type>(array, form),
         T::Float16 => {
             let values = array.as_primitive_opt::<t::Float16Type>()?.values();
             floats(|row| values[row].to_f32())
@@ -107,12 +107,23 @@ fn hex(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes.iter().flat_map(digits));
 }
 
-fn integers<T: t::ArrowPrimitiveType<Native: itoa::Integer>>(
+fn integers<T: t::ArrowPrimitiveType<Native: itoa::Integer + Into<i128>>>(
     array: &dyn Array,
+    form: Form,
 ) -> Option<Write<'_>> {
+    // The server would round what a float does not hold.
+    let fits: fn(i128) -> bool = match form {
+        Form::Float4 => |value| value as f32 as i128 == value,
+        Form::Float8 => |value| value as f64 as i128 == value,
+        _ => |_| true,
+    };
     let values = array.as_primitive_opt::<T>()?.values();
-    Some(Box::new(|row, out| {
-        out.extend_from_slice(itoa::Buffer::new().format(values[row]).as_bytes());
+    Some(Box::new(move |row, out| {
+        let value = values[row];
+        if !fits(value.into()) {
+            return Err(out_of_range(value.into()));
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
         Ok(())
     }))
 }
