@@ -266,8 +266,7 @@ impl Args {
             let database = postgres::Database::new(Config::parse(&self.database).map_err(failed)?);
             return Ok(database.describe(&reading, consistency).await.map_err(failed)?);
         }
-        if let Some(path) = self.database.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
-            let path = path.strip_prefix("//").unwrap_or(path);
+        if let Some(path) = self.sqlite_path() {
             let database = sqlite::Database::new(path).mismatch(self.mismatch());
             return Ok(database.describe(&reading, consistency).await.map_err(failed)?);
         }
@@ -291,6 +290,24 @@ impl Args {
             Ok(config) => config.to_string(),
             Err(_) => self.database.clone(),
         }
+    }
+
+    /// What tells a database from others: whoever goes on may be in another folder, or search another
+    /// schema.
+    fn identity(&self) -> String {
+        match (Config::parse(&self.database), self.sqlite_path().map(std::path::absolute)) {
+            (Ok(config), _) => match &config.options {
+                Some(options) => format!("{config} {options}"),
+                None => config.to_string(),
+            },
+            (Err(_), Some(Ok(path))) => format!("sqlite:{}", path.display()),
+            _ => self.database.clone(),
+        }
+    }
+
+    fn sqlite_path(&self) -> Option<&str> {
+        let path = self.database.strip_prefix("sqlite:").filter(|path| !path.is_empty())?;
+        Some(path.strip_prefix("//").unwrap_or(path))
     }
 
     /// What CSV is written with, as settings.
@@ -324,7 +341,7 @@ impl Args {
     fn asked(&self, place: &Place, options: &str) -> Vec<(String, String)> {
         let Reading { what, filter, key } = self.reading();
         [
-            ("the database", self.shown()),
+            ("the database", self.identity()),
             ("what is exported", format!("{what:?}")),
             ("--where", filter.unwrap_or_default()),
             ("--key", key.unwrap_or_default().join(",")),

@@ -70,6 +70,12 @@ impl Place {
         if to.file_name().is_none() {
             return Err(Failed::usage(format!("error: --to {} names no file", to.display())));
         }
+        if to.to_str().is_none() {
+            return Err(Failed::usage(format!(
+                "error: --to {}: it is no UTF-8: choose another name",
+                to.display()
+            )));
+        }
         // What takes the name would take the place of a device or a pipe too.
         if fs::metadata(to).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
             return Err(Failed::usage(format!(
@@ -214,16 +220,22 @@ impl Place {
         // From here on there is nothing to read, whatever comes.
         let job = self.job();
         fs::rename(&job, self.whole_job()).map_err(|error| failed("rename", &job, &error))?;
+        durable(&self.work)?;
         self.put(parts)
     }
 
     /// Puts what is whole in its place, or what of it is not there yet.
     pub(crate) fn put(&self, parts: usize) -> Result<(), Failed> {
         if self.is_folder {
-            return self.put_parts(parts);
+            self.put_parts(parts)?;
+            durable(&self.to)?;
+        } else {
+            let whole = if parts == 1 { self.part(0) } else { self.joined() };
+            moved(&whole, &self.to)?;
         }
-        let whole = if parts == 1 { self.part(0) } else { self.joined() };
-        moved(&whole, &self.to)
+        // Nothing is left to go on with once the names are said to be there.
+        let beside = self.to.parent().filter(|folder| !folder.as_os_str().is_empty());
+        durable(beside.unwrap_or(Path::new(".")))
     }
 
     fn put_parts(&self, parts: usize) -> Result<(), Failed> {

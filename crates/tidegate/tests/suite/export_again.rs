@@ -115,6 +115,15 @@ fn what_is_whole_is_gone_on_with_by_the_same_command_alone() {
 }
 
 #[test]
+fn another_database_of_the_same_name_is_not_gone_on_with() {
+    let (folder, other) = (sqlite(1_000), sqlite(1_000));
+    let to = folder.path().join("a.csv").display().to_string();
+    interrupt(begun(&folder, &["--to", &to]));
+    export(&other, &["--to", &to, "--resume"], 2, "the database was \"sqlite:/");
+    export(&folder, &["--to", "a.csv", "--resume"], 0, "exported");
+}
+
+#[test]
 fn while_ranges_are_sought_a_signal_ends_it() {
     let folder = sqlite(10);
     // The ends of the key are found only after all of this.
