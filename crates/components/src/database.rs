@@ -8,7 +8,8 @@
 //!
 //! **Going on.** Without `--once` the source asks every `poll_interval` for rows behind the last one.
 //! That suits tables that only grow by greater keys. A transaction that commits a lesser key later than
-//! others a greater one is not seen, as with every reader that goes by a key.
+//! others a greater one is not seen, as with every reader that goes by a key; nor is a row that gets a
+//! null for its key, or one without uniqueness whose key is that of the last row read.
 
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arrow_schema::{Field as ArrowField, Schema};
-use tokio::sync::Mutex;
 
 use super::config::Config;
 use super::connection::{Connection, Field, first_value};
@@ -58,7 +57,7 @@ impl Database {
         let looked = looker.look(reading).await?;
         let schema = looked.schema();
         let holder = match snapshot {
-            Some(id) => Some((id, Mutex::new(connection))),
+            Some(id) => Some((id, connection)),
             None => {
                 connection.close().await;
                 None

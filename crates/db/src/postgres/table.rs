@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 
 use arrow_schema::SchemaRef;
 use futures_core::future::BoxFuture;
-use tokio::sync::Mutex;
 
 use super::config::Config;
 use super::connection::{Connection, first_value};
@@ -39,7 +38,7 @@ pub struct Table {
     pub(super) width: u64,
     pub(super) key_origin: Option<Origin>,
     // The moment that is read, and the connection that keeps it.
-    pub(super) snapshot: Option<(String, Mutex<Connection>)>,
+    pub(super) snapshot: Option<(String, Connection)>,
     // Whether the server does not take the query for a COPY.
     pub(super) without_copy: AtomicBool,
 }
@@ -54,16 +53,18 @@ impl Table {
     /// A connection to read pages with.
     pub(super) async fn connect(&self) -> Result<Connection> {
         let mut connection = connect(&self.config).await?;
-        if let Some((id, keeper)) = &self.snapshot {
-            // It asks for nothing but that the keeper is still there: no other has that moment.
-            let kept = keeper.lock().await.simple("SELECT 1").await;
-            kept.map_err(|error| {
-                let config = &self.config;
-                let said = "the moment that was read is gone with its connection: begin anew";
-                Error::refused(format!("{config}: {said}")).because(error)
-            })?;
+        if let Some((id, _)) = &self.snapshot {
             connection.simple("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-            connection.simple(&format!("SET TRANSACTION SNAPSHOT {}", literal(id))).await?;
+            let seen = format!("SET TRANSACTION SNAPSHOT {}", literal(id));
+            let seen = connection.simple(&seen).await;
+            seen.map_err(|error| match error.may_heal() {
+                true => error,
+                false => {
+                    let config = &self.config;
+                    let said = "the moment that was read is gone with its connection: begin anew";
+                    Error::refused(format!("{config}: {said}")).because(error)
+                }
+            })?;
         }
         Ok(connection)
     }
