@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::hint::black_box;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -14,12 +13,6 @@ use super::Outcome;
 
 /// How much of two files is compared at a time.
 const COMPARED_BYTES: usize = 1 << 20;
-
-/// How much memory is taken at a time.
-const TOUCHED_BYTES: usize = 64 << 20;
-
-/// No page of memory is smaller.
-const PAGE_BYTES: usize = 4096;
 
 /// A program with its arguments, run anew in every round. Its standard input is empty.
 #[derive(Debug)]
@@ -184,7 +177,7 @@ impl Side {
         } else {
             command.stdout(Stdio::piped());
         }
-        touch(self.wrote);
+        touch(self.wrote)?;
         let (cost, ended) = finished(command)?;
         let answer = self.answer(&ended)?;
         if let Answer::File(path) = &answer {
@@ -226,15 +219,14 @@ impl Side {
     }
 }
 
-/// Uses so much memory, and gives it back. A virtual machine may have left what lay idle to its host,
-/// and of two programs that write files the first to need it would pay for both.
-fn touch(bytes: u64) {
-    let chunks = (0..bytes).step_by(TOUCHED_BYTES).map(|_| {
-        let mut chunk = vec![0_u8; TOUCHED_BYTES];
-        chunk.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
-        black_box(chunk)
-    });
-    drop(chunks.collect::<Vec<_>>());
+/// Has so much memory used, and given back. A virtual machine may have left what lay idle to its host,
+/// and of two programs that write files the first to need it would pay for both. By a process of its
+/// own, for what this one has used counts as a child's peak.
+fn touch(bytes: u64) -> io::Result<()> {
+    let size = format!("bs={}", bytes.clamp(1, 1 << 31));
+    let mut dd = Command::new("dd");
+    dd.args(["if=/dev/zero", "of=/dev/null", "count=1", &size]);
+    dd.stderr(Stdio::null()).status().map(drop)
 }
 
 /// What a program left when it had ended.
