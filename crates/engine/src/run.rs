@@ -205,7 +205,12 @@ impl Running {
         };
         let shared = &self.handle.shared;
         let (unacked, snapshot) = (shared.unacked(), shared.snapshot());
-        let error = match ended.and(committed) {
+        let ended = match ended {
+            // One that has seen enough is no excuse for what others did.
+            Err(closed) if closed.kind() == ErrorKind::Closed => committed.and(Err(closed)),
+            ended => ended.and(committed),
+        };
+        let error = match ended {
             Err(error) if error.kind() != ErrorKind::Closed => error,
             Ok(()) if unacked > 0 => {
                 let timeout = self.shutdown_timeout.as_secs();
@@ -258,7 +263,8 @@ impl Running {
             };
             if let Some(error) = failure {
                 self.handle.stop();
-                if first.is_ok() {
+                let is_closed = |error: &Error| error.kind() == ErrorKind::Closed;
+                if first.as_ref().err().is_none_or(|first| is_closed(first) && !is_closed(&error)) {
                     first = Err(error);
                 }
             }

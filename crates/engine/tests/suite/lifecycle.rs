@@ -128,6 +128,14 @@ async fn a_reader_that_has_seen_enough_ends_the_run_as_a_success() {
     let store = Store::in_memory().unwrap();
     let summary = run(pipeline(&[("out", Told::to(Does::Close))]), &store).await.unwrap();
     assert!(summary.snapshot.rows_read() < 1_000);
+
+    // But not where others fail, after that or before.
+    for does in [Does::Fail, Does::FailCommit] {
+        let store = Store::in_memory().unwrap();
+        let sinks = [("out", Told::to(Does::Close)), ("bad", Told::to(does))];
+        let failed = run(pipeline(&sinks), &store).await.unwrap_err();
+        assert_eq!(failed.error.to_string(), "sinks.bad: told to");
+    }
 }
 
 #[tokio::test(start_paused = true)]
