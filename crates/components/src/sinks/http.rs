@@ -277,6 +277,11 @@ impl Sink for HttpSink {
         Commit::EachWrite
     }
 
+    /// The server decides, which may have changed its mind.
+    fn same_rejects(&self) -> bool {
+        false
+    }
+
     fn gather(&self) -> Gather {
         self.gather
     }

@@ -183,6 +183,11 @@ impl Sink for SocketSink {
         Commit::EachWrite
     }
 
+    /// How long a datagram may be is for the system to say.
+    fn same_rejects(&self) -> bool {
+        false
+    }
+
     fn open(&mut self, _context: SinkContext) -> BoxFuture<'_, Result<Vec<Delivered>>> {
         Box::pin(async {
             self.connect().await?;

@@ -92,3 +92,12 @@ fn a_sink_with_a_codec_names_those_there_are() {
         assert_eq!(&settings[mistake.span.unwrap()], "'jsno'");
     }
 }
+
+#[test]
+fn a_sink_whose_rows_others_judge_may_reject_other_rows_next_time() {
+    for (name, spec) in SINKS {
+        let sink = (spec.build)(&Settings::from_toml(spec.example).unwrap()).unwrap();
+        let by_others = ["http", "postgres", "socket"].contains(name);
+        assert_eq!(sink.same_rejects(), !by_others, "{name}");
+    }
+}
