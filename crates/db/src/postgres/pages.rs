@@ -5,6 +5,7 @@
 //! back after [`IDLE`]; so nothing is held at the server by a pipeline that stands still.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -262,14 +263,7 @@ impl Fetcher {
     /// Reads page by page, for as long as somebody takes them.
     async fn run(mut self, pages: mpsc::Sender<Result<Page>>) {
         loop {
-            let slot = match timeout(IDLE, pages.reserve()).await {
-                Ok(slot) => slot,
-                Err(_) => {
-                    self.let_go().await;
-                    pages.reserve().await
-                }
-            };
-            let Ok(slot) = slot else { return };
+            let Ok(slot) = self.idle_for(pages.reserve()).await else { return };
             match self.page().await {
                 Ok(Some(page)) => slot.send(Ok(page)),
                 Ok(None) => return,
@@ -279,6 +273,16 @@ impl Fetcher {
                 }
             }
         }
+    }
+
+    /// Waits, and after a while no longer with a connection.
+    async fn idle_for<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        let mut wait = pin!(wait);
+        if let Ok(come) = timeout(IDLE, wait.as_mut()).await {
+            return come;
+        }
+        self.let_go().await;
+        wait.await
     }
 
     /// Leaves the server, unless a moment is held there.
@@ -295,14 +299,9 @@ impl Fetcher {
         if self.rows == 0 {
             return Ok(None);
         }
+        let holder = Arc::clone(&self.options.holder);
         let bytes = memory(self.options.bytes_max);
-        let permit = match timeout(IDLE, self.options.holder.acquire(bytes)).await {
-            Ok(permit) => permit,
-            Err(_) => {
-                self.let_go().await;
-                self.options.holder.acquire(bytes).await
-            }
-        };
+        let permit = self.idle_for(holder.acquire(bytes)).await;
         let mut permit = permit.map_err(|error| Error::refused("memory").because(error))?;
         loop {
             let failed = match self.attempt(permit).await {
@@ -427,8 +426,6 @@ impl Fetcher {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
     use futures::TryStreamExt;
     use tidegate_flow::ByteBudget;
     use tidegate_testkit::postgres::Postgres;
