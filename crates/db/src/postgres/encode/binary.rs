@@ -11,7 +11,9 @@ use arrow_array::types::{
 };
 use arrow_schema::DataType;
 
-use super::values::{Interval, bytes, dates, entries, instants, intervals, texts, times};
+use super::values::{
+    Interval, bytes, dates, entries, exact_f32, exact_f64, instants, intervals, texts, times,
+};
 use super::{Form, Misfit, Write, numeric, text};
 
 /// So much of a text is shown in a message.
@@ -174,14 +176,8 @@ fn integers<T: ArrowPrimitiveType<Native: Integer>>(
         Form::Oid => {
             each::<T, 4>(values, |value| TryInto::<u32>::try_into(value).ok().map(u32::to_be_bytes))
         }
-        Form::Float4 => each::<T, 4>(values, |value| {
-            let (value, float) = (value.into(), value.into() as f32);
-            (float as i128 == value).then(|| float.to_be_bytes())
-        }),
-        Form::Float8 => each::<T, 8>(values, |value| {
-            let (value, float) = (value.into(), value.into() as f64);
-            (float as i128 == value).then(|| float.to_be_bytes())
-        }),
+        Form::Float4 => each::<T, 4>(values, |value| exact_f32(value.into()).map(f32::to_be_bytes)),
+        Form::Float8 => each::<T, 8>(values, |value| exact_f64(value.into()).map(f64::to_be_bytes)),
         Form::Numeric => Some(Box::new(|row, out| {
             let value: i128 = values[row].into();
             numeric::write_unscaled(value < 0, value.unsigned_abs(), 0, out);

@@ -10,7 +10,9 @@ use arrow_array::types as t;
 use arrow_schema::DataType;
 
 use super::binary::{no_nul, out_of_range};
-use super::values::{Interval, bytes, dates, entries, instants, intervals, texts, times};
+use super::values::{
+    Interval, bytes, dates, entries, exact_f32, exact_f64, instants, intervals, texts, times,
+};
 use super::{Form, Write};
 
 /// The Julian Date of 2000-01-01.
@@ -113,8 +115,8 @@ fn integers<T: t::ArrowPrimitiveType<Native: itoa::Integer + Into<i128>>>(
 ) -> Option<Write<'_>> {
     // The server would round what a float does not hold.
     let fits: fn(i128) -> bool = match form {
-        Form::Float4 => |value| value as f32 as i128 == value,
-        Form::Float8 => |value| value as f64 as i128 == value,
+        Form::Float4 => |value| exact_f32(value).is_some(),
+        Form::Float8 => |value| exact_f64(value).is_some(),
         _ => |_| true,
     };
     let values = array.as_primitive_opt::<T>()?.values();

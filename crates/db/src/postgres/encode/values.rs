@@ -222,3 +222,15 @@ pub(super) fn intervals<'a>(
         _ => None,
     }
 }
+
+/// An integer as a float, where that holds it.
+pub(super) fn exact_f32(value: i128) -> Option<f32> {
+    let float = value as f32;
+    (float as i128 == value).then_some(float)
+}
+
+/// The same in eight bytes.
+pub(super) fn exact_f64(value: i128) -> Option<f64> {
+    let float = value as f64;
+    (float as i128 == value).then_some(float)
+}
