@@ -205,12 +205,7 @@ impl Running {
         };
         let shared = &self.handle.shared;
         let (unacked, snapshot) = (shared.unacked(), shared.snapshot());
-        let ended = match ended {
-            // One that has seen enough is no excuse for what others did.
-            Err(closed) if closed.kind() == ErrorKind::Closed => committed.and(Err(closed)),
-            ended => ended.and(committed),
-        };
-        let error = match ended {
+        let error = match first_of(ended, committed) {
             Err(error) if error.kind() != ErrorKind::Closed => error,
             Ok(()) if unacked > 0 => {
                 let timeout = self.shutdown_timeout.as_secs();
@@ -263,10 +258,7 @@ impl Running {
             };
             if let Some(error) = failure {
                 self.handle.stop();
-                let is_closed = |error: &Error| error.kind() == ErrorKind::Closed;
-                if first.as_ref().err().is_none_or(|first| is_closed(first) && !is_closed(&error)) {
-                    first = Err(error);
-                }
+                first = first_of(first, Err(error));
             }
             match *self.phase.borrow_and_update() {
                 Phase::Run => {}
@@ -294,5 +286,13 @@ impl Running {
         let ledgers = self.handle.shared.ledgers.iter();
         let failed = ledgers.filter(|(_, ledger)| ledger.failed()).map(|(name, _)| name);
         failed.map(|name| lost(name)).next_back()
+    }
+}
+
+/// The first of two failures; but one that has seen enough is no excuse for what others did.
+fn first_of(one: Result<()>, other: Result<()>) -> Result<()> {
+    match one {
+        Err(closed) if closed.kind() == ErrorKind::Closed => other.and(Err(closed)),
+        one => one.and(other),
     }
 }
