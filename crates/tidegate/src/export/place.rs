@@ -84,8 +84,7 @@ impl Place {
             )));
         }
         let work = to.with_added_extension("export");
-        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        let folder = folder_of(to);
         if !folder.is_dir() {
             return Err(Failed::usage(format!(
                 "error: --to {}: there is no folder {}: create it",
@@ -234,8 +233,7 @@ impl Place {
             moved(&whole, &self.to)?;
         }
         // Nothing is left to go on with once the names are said to be there.
-        let beside = self.to.parent().filter(|folder| !folder.as_os_str().is_empty());
-        durable(beside.unwrap_or(Path::new(".")))
+        durable(folder_of(&self.to))
     }
 
     fn put_parts(&self, parts: usize) -> Result<(), Failed> {
@@ -290,6 +288,11 @@ impl Place {
     pub(crate) fn size(&self) -> Option<u64> {
         fs::metadata(&self.to).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
     }
+}
+
+/// The folder that something is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Gives a file its name, unless it has it already.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 use tidegate_db::identifier;
-use tidegate_db::postgres::encode::{Encoder, Format, Rows};
+use tidegate_db::postgres::encode::{Encoder, Rows};
 use tidegate_db::postgres::{Config, Connection, Target};
 use tidegate_model::{Delivered, Error, Result, Written};
 
@@ -286,7 +286,7 @@ impl Load {
         let connection = connection.as_mut().ok_or_else(|| Failure::Sink(closed()))?;
         let statement = format!("{}; {copy}", savepoint.next());
         *savepoint = Savepoint::Failed;
-        let format: Format = encoder.format();
+        let format = encoder.format();
         let mut copying = connection.copy_in(&statement).await.map_err(Failure::before)?;
         for piece in [format.head(), kept.get(bytes).unwrap_or_default(), format.tail()] {
             copying.send(piece).await.map_err(Failure::between)?;
